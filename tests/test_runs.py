@@ -1,0 +1,282 @@
+"""Run folders: resumed, refused, opened, planned, reported, exported; and nothing private in them."""
+import csv, html, subprocess, sys, warnings
+import numpy as np
+import pytest
+from pe_nb.evolution import Settings, evolve, planned_events
+from pe_nb.records import Column, Records, Schema
+from pe_nb.release import Budget, Ledger, SecureNoise, SeededNoise
+from pe_nb.runs import Covered, FolderLock, Run, check_duplicates, differences, plan, synthesize
+from crash_driver import Flat, Points, PRIVATE, contents
+
+BASE = dict(generations=3, samples=8, degree=6., seed=4)
+BUDGET = Budget(epsilon=4., delta=1e-3)
+
+def go(folder, private=PRIVATE, generator=None, budget=BUDGET, noise=None, report=False, watchers=(), embedding=None, clients=None, **kw):
+    return synthesize(private, generator or Points(), embedding or Flat(), Settings(**{**BASE, **kw}), budget, folder, noise=noise or SeededNoise(7), report=report, watchers=watchers, clients=clients)
+
+# ------------------------------------------------------------------ resuming
+
+class Mortal(Points):
+    "Dies at variation call number `at`."
+    def __init__(self, at): self.at = at
+    def vary(self, *args):
+        self.at -= 1
+        if self.at == 0: raise ConnectionError('gone')
+        return super().vary(*args)
+
+@pytest.mark.parametrize('kw', [{}, dict(lookahead=2, folds=2, keep_parents=True), dict(proportions='private', initial_folds=1)], ids=str)
+def test_resume_after_every_failing_call(tmp_path, kw):
+    "Whatever call fails, the resumed run has the bytes of an unbroken one, and finished generations are not made again."
+    whole, at = go(tmp_path/'whole', **kw), 0
+    while True:
+        at += 1
+        try: go(tmp_path/f'{at}', generator=Mortal(at), **kw)
+        except ConnectionError: pass
+        else: break
+        done = Run(tmp_path/f'{at}').last
+        gen = Counting()
+        assert contents(go(tmp_path/f'{at}', generator=gen, **kw).folder) == contents(whole.folder)
+        assert gen.randoms == (done < 0)
+    assert at > 3
+
+class Counting(Points):
+    randoms = 0
+    def random(self, *args): self.randoms += 1; return super().random(*args)
+
+def test_a_finished_run_does_nothing(tmp_path):
+    class Dead(Points):
+        def random(self, *a): raise AssertionError
+        vary = random
+    class Blindfold:
+        fingerprint = 'Flat()'
+        def __call__(self, r): raise AssertionError
+    before = contents(go(tmp_path/'r').folder)
+    assert contents(go(tmp_path/'r', generator=Dead(), embedding=Blindfold()).folder) == before
+
+class Renamed(Points): fingerprint = 'Points(2)'
+class Renamed2(Flat): fingerprint = 'Flat(2)'
+
+@pytest.mark.parametrize('change, message', [
+    (dict(budget=Budget(epsilon=4.5, delta=1e-3)), 'budget.epsilon was 4.0, is 4.5'), (dict(budget=Budget(epsilon=4., delta=1e-4)), 'budget.delta was 0.001, is 0.0001'),
+    (dict(budget=Budget(epsilon=4., delta=1e-3, adjacency='replace_one')), "budget.adjacency was 'add_remove', is 'replace_one'"), (dict(generations=4), 'settings.generations was 3, is 4'),
+    (dict(budget=Budget(epsilon=4., delta=1e-3, unit='client'), clients=np.arange(40)), "budget.unit was 'record', is 'client'"),
+    (dict(samples=9), 'settings.steps[0].samples was 8, is 9'), (dict(degree=[6., 6., 6., 5.]), 'settings.steps[3].degree was 6.0, is 5.0'), (dict(seed=5), 'settings.seed was 4, is 5'),
+    (dict(noise=SeededNoise(8)), 'noise was'), (dict(noise=SecureNoise()), 'noise was'), (dict(generator=Renamed()), "generator was 'Points()', is 'Points(2)'"),
+    (dict(embedding=Renamed2()), "embedding was 'Flat()', is 'Flat(2)'"), (dict(noise_weight=[1., 1., 2., 1.]), 'noise_weight was 1.0, is 2.0')], ids=lambda v: v if isinstance(v, str) else '')
+def test_resuming_under_other_settings_is_refused(tmp_path, change, message):
+    with pytest.raises(ConnectionError): go(tmp_path/'r', generator=Mortal(2))
+    before = contents(tmp_path/'r')
+    with pytest.raises(ValueError) as e: go(tmp_path/'r', **change)
+    assert message in str(e.value) and contents(tmp_path/'r') == before
+
+def test_a_folder_with_something_else_is_refused(tmp_path):
+    (tmp_path/'precious.txt').write_text('x')
+    with pytest.raises(ValueError, match='must be empty or hold a run; it holds precious.txt'): go(tmp_path)
+    with pytest.raises(ValueError, match='must hold a run'): Run(tmp_path)
+
+def test_bad_input_leaves_no_folder(tmp_path):
+    with pytest.raises(ValueError, match='degree'): go(tmp_path/'r', degree=[1., 2.])
+    with pytest.raises(TypeError, match='watchers'): go(tmp_path/'r', watchers=print)
+    assert not (tmp_path/'r').exists()
+
+def test_two_processes_cannot_share_a_folder(tmp_path):
+    tmp_path.joinpath('r').mkdir()
+    with FolderLock(tmp_path/'r'):
+        with pytest.raises(RuntimeError, match='must not be in use'): go(tmp_path/'r')
+    code = 'import sys, time; from pe_nb.runs import FolderLock\nwith FolderLock(sys.argv[1]): print("held", flush=True); time.sleep(60)'
+    p = subprocess.Popen([sys.executable, '-c', code, str(tmp_path/'r')], stdout=subprocess.PIPE, text=True)
+    assert p.stdout.readline() == 'held\n'
+    with pytest.raises(RuntimeError, match='must not be in use'): go(tmp_path/'r')
+    p.kill(); p.wait(); p.stdout.close()
+    assert go(tmp_path/'r').finished
+
+# ------------------------------------------------------------------ watchers and notes
+
+def mean(g): return {'mean': Covered(g.records.data.mean())}
+def private_thing(g): return {'gap': abs(g.records.data.mean() - PRIVATE.data.mean())}
+
+def test_watching_changes_nothing(tmp_path):
+    def greedy(g):
+        np.random.seed(0); np.random.random(100)
+        with pytest.raises(ValueError): g.records.labels[0] = 9
+        return {'n': float(len(g.records))}
+    a, b = go(tmp_path/'a'), go(tmp_path/'b', watchers=[mean, greedy, private_thing])
+    plain = {k: v for k, v in contents(b.folder).items() if not k.startswith(('metrics', 'not_private'))}
+    assert plain == {k: v for k, v in contents(a.folder).items() if not k.startswith('metrics')}
+
+def test_numbers_that_touched_real_data_are_kept_apart(tmp_path):
+    r = go(tmp_path/'r', watchers=[mean, private_thing])
+    with open(r.folder/'metrics.csv', newline='') as f: rows = list(csv.DictReader(f))
+    assert {x['metric'] for x in rows} == {'epsilon', 'mean'} and len(rows) == 8
+    with open(r.folder/'not_private/metrics.csv', newline='') as f: assert {x['metric'] for x in csv.DictReader(f)} == {'gap'}
+    assert len(r.metrics) == 12 and [m['covered_by_epsilon'] for m in r.metrics if m['metric'] == 'gap'] == ['no']*4
+
+def test_a_failing_watcher_loses_nothing(tmp_path):
+    def fragile(g):
+        if g.t == 2: raise RuntimeError('no')
+        return mean(g)
+    with pytest.raises(RuntimeError): go(tmp_path/'r', watchers=[fragile])
+    assert Run(tmp_path/'r').last == 2
+    again = go(tmp_path/'r', watchers=[mean])
+    assert contents(again.folder) == contents(go(tmp_path/'w', watchers=[mean]).folder)
+
+def test_a_watcher_must_return_numbers(tmp_path):
+    with pytest.raises(TypeError, match='must return a dict'): go(tmp_path/'r', watchers=[lambda g: 3.])
+
+# ------------------------------------------------------------------ nothing private on disk
+
+class Blind:
+    name, secure = 'blind', False
+    def __call__(self, counts, scale, index): return np.random.default_rng(index).integers(-5, 20, len(counts))
+
+def test_the_folder_does_not_depend_on_private_data(tmp_path):
+    "With noise that ignores the votes, the folders of two unrelated private data sets are equal, report and pictures included; `not_private/` is the exception."
+    other = Points().make(np.full((7, 2), 3.), np.zeros(7, np.int64))
+    def watch(g): return {**mean(g)}
+    a = go(tmp_path/'a'/'run', PRIVATE, noise=Blind(), report=True, watchers=[watch], proportions='private')
+    b = go(tmp_path/'b'/'run', other, noise=Blind(), report=True, watchers=[watch], proportions='private')
+    assert contents(a.folder) == contents(b.folder)
+    c = go(tmp_path/'c'/'run', other, noise=Blind(), watchers=[private_thing])
+    assert any(k.startswith('not_private') for k in contents(c.folder))
+
+def test_no_clean_votes_on_disk(tmp_path):
+    "Every integer array in every file of the run is compared with the clean votes."
+    seen = []
+    class Spy(SeededNoise):
+        def __call__(self, counts, scale, index): seen.append(counts.copy()); return super().__call__(counts, scale, index)
+    r = go(tmp_path/'r', noise=Spy(7), keep_parents=True)
+    arrays = []
+    for p in r.folder.rglob('*.npz'):
+        with np.load(p, allow_pickle=False) as z: arrays += [z[k] for k in z.files]
+    assert len(seen) == 3 and len(arrays) > 10
+    for c in seen: assert not any(a.shape == c.shape and np.array_equal(a, c) for a in arrays)
+
+def test_files_hold_no_pickle(tmp_path):
+    r = go(tmp_path/'r')
+    for p in r.folder.rglob('*.npz'):
+        with np.load(p, allow_pickle=False) as z: assert all(z[k].dtype != object for k in z.files)
+
+def test_a_release_taken_from_another_run_is_refused(tmp_path):
+    a, b = go(tmp_path/'a'), go(tmp_path/'b', seed=5)
+    (a.folder/'releases/0001.npz').write_bytes((b.folder/'releases/0001.npz').read_bytes())
+    with pytest.raises(ValueError, match='settings differ'): Run(a.folder)
+
+# ------------------------------------------------------------------ plan
+
+@pytest.mark.parametrize('kw', [{}, dict(lookahead=3), dict(folds=2, keep_parents=True, initial_folds=2, lookahead=[0, 1, 0, 2]), dict(samples=[12, 10, 8, 6], folds=[1, 1, 3, 2])], ids=str)
+def test_plan_says_what_the_run_does(kw):
+    class Meter(Points):
+        randoms = varied = 0
+        def random(self, labels, rng): self.randoms += len(labels); return super().random(labels, rng)
+        def vary(self, parents, degree, rng): self.varied += len(parents); return super().vary(parents, degree, rng)
+    s, m = Settings(**{**BASE, **kw}), Meter()
+    p = plan(s, BUDGET, m, record_bytes=2)
+    l = Ledger(BUDGET, planned_events(s, BUDGET), noise=SeededNoise(0))
+    gs = list(evolve(PRIVATE, m, Flat(), s, BUDGET, ledger=l))
+    assert (p.random_calls, p.variation_calls, p.rows) == (m.randoms, m.varied, tuple(len(g.records) for g in gs))
+    assert len(p.events) == len(l) and np.array_equal(p.epsilon, l.spent()) and p.bytes > 0 and 'API calls' in repr(p)
+
+def test_plan_reads_no_private_data(): assert plan(Settings(**BASE), BUDGET).bytes is None
+
+# ------------------------------------------------------------------ duplicates
+
+def test_duplicates_warn_with_the_group_epsilon():
+    d = Records.concat([PRIVATE[:20], PRIVATE[:1], PRIVATE[:1]])
+    with pytest.warns(UserWarning, match='OWNER ONLY'): found = check_duplicates(d, Settings(**BASE), BUDGET)
+    assert found['largest'] == 3 and found['groups'] == 1 and found['epsilon'] > 2.5*4
+    rng = np.random.default_rng(0)
+    unique = Points().make(rng.permutation(65536)[:50, None]//np.array([256, 1]) % 256, np.zeros(50, np.int64))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        one = check_duplicates(unique, Settings(**BASE), BUDGET)
+    assert one['largest'] == 1 and one['groups'] == 0 and one['epsilon'] <= 4.001
+
+# ------------------------------------------------------------------ texts and tables, hostile strings
+
+HOSTILE = ['<script>alert(1)</script>', '../../etc', '${oc.env:HOME}', '{}', '"; DROP', 'naïve\nline', '', '名前 😀']
+
+class Words:
+    label_names, fingerprint = ('<b>x</b>', '../y'), 'Words()'
+    def make(self, i, labels): return Records.texts([HOSTILE[j] for j in i], labels, self.label_names, extra={'i': i})
+    def random(self, labels, rng): return self.make(rng.integers(0, len(HOSTILE), len(labels)), labels)
+    def vary(self, parents, degree, rng): return self.make((parents.extra['i'] + rng.integers(0, 2, len(parents))) % len(HOSTILE), parents.labels)
+
+class Lengths:
+    fingerprint = 'Lengths()'
+    def __call__(self, r): return np.array([[len(str(t)), len(str(t).encode())] for t in r.data], np.float32).reshape(len(r), 2)
+
+def words_run(folder, **kw): return go(folder, Words().make(np.arange(40) % 8, np.arange(40) % 2), Words(), embedding=Lengths(), **kw)
+
+def test_texts_run_resume_and_report(tmp_path):
+    r = words_run(tmp_path/'r', report=True)
+    page = (r.folder/'report.html').read_text()
+    assert '<script>' not in page and '<b>x</b>' not in page and html.escape('<b>x</b>') in page
+    assert r.records().extra['i'].dtype == np.int64 and set(r.records().data.tolist()) <= set(HOSTILE)
+    assert not any('..' in p.name or '\n' in p.name for p in tmp_path.rglob('*'))
+
+SCHEMA = Schema((Column('colour', 'categorical', categories=('red', 'blue')), Column('size', 'integer', low=0, high=9)))
+
+class Rows:
+    label_names, fingerprint = ('no', 'yes'), 'Rows()'
+    def make(self, c, s, labels):
+        import pandas as pd
+        return Records.table(pd.DataFrame({'colour': np.array(['red', 'blue'])[c], 'size': s}), SCHEMA, labels, self.label_names)
+    def random(self, labels, rng): return self.make(rng.integers(0, 2, len(labels)), rng.integers(0, 10, len(labels)), labels)
+    def vary(self, parents, degree, rng):
+        d = parents.data
+        return self.make((d['colour'] == 'blue').to_numpy().astype(int), np.clip(d['size'].to_numpy() + rng.integers(-1, 2, len(d)), 0, 9), parents.labels)
+
+class TableEmbedding:
+    fingerprint = 'TableEmbedding()'
+    def __call__(self, r): return np.stack([(r.data['colour'] == 'blue').to_numpy(float), r.data['size'].to_numpy()/9], 1).astype(np.float32).reshape(len(r), 2)
+
+def test_tables_run_and_resume(tmp_path):
+    rng = np.random.default_rng(0)
+    data = Rows().make(rng.integers(0, 2, 30), rng.integers(3, 6, 30), rng.integers(0, 2, 30))
+    r = go(tmp_path/'r', data, Rows(), embedding=TableEmbedding(), report=True)
+    assert contents(go(tmp_path/'r', data, Rows(), embedding=TableEmbedding()).folder) == contents(r.folder)
+    assert list(r.records().data.columns) == ['colour', 'size'] and '<td>' in (r.folder/'report.html').read_text()
+
+# ------------------------------------------------------------------ reading and exporting
+
+def test_run_reads_without_writing(tmp_path):
+    r = go(tmp_path/'r', keep_parents=True, folds=2)
+    before = {p: p.stat().st_mtime_ns for p in r.folder.rglob('*')}
+    again = Run(r.folder)
+    assert again.finished and len(again.records()) == 24 and len(again.records('selected')) == 8 and len(again.records('variations')) == 16
+    assert again.generation(-1).t == 3 and again.generation(0).release is None and again.generation(2).epsilon == pytest.approx(again.ledger.spent()[1])
+    assert 'NOT FOR RELEASE' in repr(again) and again._repr_html_().startswith('<p')
+    with pytest.raises(IndexError, match='must be a generation on disk'): again.generation(7)
+    with pytest.raises(ValueError, match='which'): again.records('best')
+    assert {p: p.stat().st_mtime_ns for p in r.folder.rglob('*')} == before
+    with pytest.raises(ValueError, match='this population has none'): go(tmp_path/'s').records('selected')
+
+@pytest.mark.parametrize('how', ['parquet', 'csv', 'datasets', 'images'])
+def test_export_holds_the_data_alone(tmp_path, how):
+    r = words_run(tmp_path/'r') if how == 'csv' else go(tmp_path/'r')
+    out = r.export(tmp_path/'out', how)
+    card = (out/'README.md').read_text(encoding='utf-8')
+    for word in ('differential privacy', 'add_remove', 'delta', 'releases', 'NOT FOR RELEASE', 'Assumed public', 'bias', 'duplicated', 'Do not take one for an observation'):
+        assert word in card or word in card.replace('(4, 0.001)-differential privacy', 'differential privacy'), word
+    names = {p.name for p in out.rglob('*')}
+    assert not any(w in n for n in names for w in ('release', 'vote', 'parent', 'metric', 'generation'))
+    if how == 'parquet':
+        import pyarrow.parquet as pq
+        assert not [c for c in pq.read_table(out/'data.parquet').column_names if 'pe_' in c or 'parent' in c]
+
+def test_export_refuses(tmp_path):
+    r = go(tmp_path/'r')
+    for how, message in (('xml', 'how'), ('csv', 'images take')):
+        with pytest.raises(ValueError, match=message): r.export(tmp_path/'o', how)
+    with pytest.raises(ValueError, match='kind image'): words_run(tmp_path/'w').export(tmp_path/'o', 'images')
+    with pytest.raises(ValueError, match='new or empty'): r.export(tmp_path/'r')
+    assert not (tmp_path/'o').exists()
+
+def test_statement_follows_the_releases_not_the_plan(tmp_path):
+    with pytest.raises(ConnectionError): go(tmp_path/'r', generator=Mortal(2))
+    s = Run(tmp_path/'r').statement
+    assert s['releases'] == 2 and s['planned_releases'] == 3 and 0 < s['epsilon'] < 4
+
+def test_differences_are_readable():
+    assert differences({'a': [1, {'b': 2}], 'c': 1}, {'a': [1, {'b': 3}], 'd': 1}) == ['a[1].b was 2, is 3', 'c was 1, is None', 'd was None, is 1']
+    assert differences([1], [1, 2], 'x') == ['x had 1 entries, has 2']
