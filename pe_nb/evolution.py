@@ -199,7 +199,7 @@ def next_population(generator, before:Generation, chosen, step:Step, seed:int, r
     return Generation(t=step.t, records=Records.concat(parts), parents=np.tile(chosen, len(folds)), folds=np.repeat(np.array(folds, np.int64), len(chosen)),
                       release=release, epsilon=epsilon)
 
-# %% ../nbs/05_evolution.ipynb #5ad56102
+# %% ../nbs/05_evolution.ipynb #f7a13cde
 def embed_population(
     generator, embedding,   # As given to `evolve`
     before:Generation,      # The population to vote on
@@ -211,9 +211,9 @@ def embed_population(
     if step.lookahead == 0: return own
     varied = (_returned('generator.vary', generator.vary(before.records, step.degree, stream(s.seed, step.t, 'lookahead', j)), before.records.labels, before.records)
               for j in range(step.lookahead))
-    return lookahead_embedding([embedding(v) for v in varied], own)
+    return lookahead_embedding((embedding(v) for v in varied), own)
 
-# %% ../nbs/05_evolution.ipynb #4cb07535
+# %% ../nbs/05_evolution.ipynb #7ae00d5a
 def evolve(
     private:Records,      # The private data; read only by the vote (and by the label counts, if those are private)
     generator,            # `random(labels, rng)`, `vary(parents, degree, rng)`, `label_names`, `fingerprint`
@@ -247,7 +247,7 @@ def _loop(private, generator, embedding, s, plan, shares, clients, ledger, start
     for step in plan[g.t+1:]:
         i = first + step.t
         release = ledger.release(i, lambda: vote(real(), embed_population(generator, embedding, g, step, s), private.labels, g.records.labels,
-                                                 k=s.neighbours, metric=s.metric, clients=clients, memory_mb=memory_mb))
+                                                 k=s.neighbours, metric=s.metric, clients=clients, memory_mb=memory_mb), bins=len(g.records))
         chosen = select(release, g.records.labels, counts[step.t], stream(s.seed, step.t, 'select'), step.selection, step.threshold)
         g = next_population(generator, g, chosen, step, s.seed, release, float(curve[i-1]))
         yield g

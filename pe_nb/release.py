@@ -7,8 +7,9 @@ __all__ = ['Votes', 'reveal', 'SecureNoise', 'SeededNoise', 'discrete_gaussian',
            'write_atomic', 'commit', 'Budget', 'plan_events', 'BudgetExceeded', 'Ledger', 'release', 'planned_curve',
            'spent', 'statement', 'statement_text']
 
-# %% ../nbs/02_release.ipynb #2698396b
+# %% ../nbs/02_release.ipynb #11672425
 import hashlib, io, json, math, os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -253,21 +254,35 @@ def _is_complete(tmp):
 
 Ledger._check_entry, Ledger._open = _check_entry, _open
 
-# %% ../nbs/02_release.ipynb #c616dfa8
+# %% ../nbs/02_release.ipynb #d88821e5
+def _draw_early(noise, scale, bins):
+    "Secure noise for `bins` zeros, drawn in a thread; None for other sources."
+    if type(noise) is not SecureNoise or scale == 0 or not bins: return None
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(noise, np.zeros(bins, np.int64), scale)
+    pool.shutdown(wait=False)
+    return future
+
+# %% ../nbs/02_release.ipynb #4579cb34
 def release(self,
     index:int,           # Number of the release, from 1
     votes,               # Function without arguments that returns `Votes`; called only if this release was not made yet
     purpose:str='votes', # 'votes' or 'labels'
+    bins:int=0,          # Length of the votes, if known: secure noise is then drawn while the votes are computed
 )->Release:
     "Release number `index`: from the ledger if it was made before, else votes plus noise, written durably before it is returned."
     if index <= len(self): return self.releases[index-1]
     if index > len(self.events): raise BudgetExceeded(f"release {index} must be within the plan of {len(self.events)} releases")
     if index != len(self) + 1: raise ValueError(f"release {index} must follow release {len(self)}")
-    v, event = votes(), self.events[index-1]
+    event = self.events[index-1]
+    early = _draw_early(self.noise, event.scale, bins)
+    v = votes()
     if not isinstance(v, Votes): raise TypeError(f"votes ({type(v).__name__}) must be Votes")
     if v.grid != event.grid or (not v.grid and v.k > event.k):
         raise BudgetExceeded(f"votes (k={v.k}, grid={v.grid}) must have the sensitivity that release {index} pays for (k={event.k}, grid={event.grid})")
-    values = self.noise(v._counts, event.scale, index) if event.scale > 0 else v._counts.copy()
+    if event.scale == 0: values = v._counts.copy()
+    elif early and len(v) == bins: values = v._counts + early.result()
+    else: values = self.noise(v._counts, event.scale, index)
     values.setflags(write=False)
     r = Release(index=index, purpose=purpose, values=values, event=event, noise=self.noise.name if event.scale > 0 else 'NONE, NOT PRIVATE',
                 secure=self.noise.secure and event.scale > 0, run=self.run, previous=self._tail())

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['new_figure', 'png', 'shown_generations', 'first_of_each', 'caption', 'picture', 'curves', 'sample_table',
-           'metrics_table', 'body', 'write_report', 'sample_grid']
+           'metrics_table', 'checked', 'body', 'write_report', 'sample_grid']
 
-# %% ../nbs/07_reports.ipynb #dedb53be
+# %% ../nbs/07_reports.ipynb #ee1c93ca
 import base64, html, io, math
 from typing import TYPE_CHECKING
 import numpy as np
 from .records import Records
+from .accounting import second_opinion
 from .release import statement_text, write_atomic
 if TYPE_CHECKING: from pe_nb.runs import Run
 
@@ -104,16 +105,22 @@ def metrics_table(run:'Run')->str:
     body = ''.join(f'<tr><td>{t}</td>' + ''.join(f"<td>{value[t, n]:.4g}</td>" if (t, n) in value else '<td></td>' for n, _ in names) + '</tr>' for t in range(run.last + 1))
     return f'<table><tr><th>generation</th>{head}</tr>{body}</table>'
 
-# %% ../nbs/07_reports.ipynb #69081f86
+# %% ../nbs/07_reports.ipynb #e57fc90a
 _STYLE = 'body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}table{border-collapse:collapse;font-size:13px}td,th{border:1px solid #ccc;padding:2px 8px;text-align:left}' \
          '.p{background:#eef6ee;padding:.6em 1em}.np{background:#fbeaea;padding:.6em 1em}'
+
+def checked(run:'Run')->str:
+    "The same epsilon according to dp-accounting, as a sentence; empty where that library has no answer."
+    x = second_opinion([r.event for r in run.ledger.releases], run.statement['delta'])
+    return '' if x is None else f'The dp-accounting library, an independent implementation, computes epsilon {x:.4f} for these releases.'
 
 def body(run:'Run')->str:
     "A run as HTML: statement, picture, curves, numbers."
     if run.last < 0: return f'<p>{html.escape(str(run))}</p>'
     s, marked = run.statement, any(r['covered_by_epsilon'] == 'no' for r in run.metrics)
     state = '' if run.finished else f' The run is unfinished: generation {run.last} of {run.T}.'
-    parts = [f'<p class="{"p" if s["for_release"] else "np"}"><b>Privacy.</b> {html.escape(statement_text(s) + state)}</p>']
+    words = html.escape(f'{statement_text(s)}{state} {checked(run)}')
+    parts = [f'<p class="{"p" if s["for_release"] else "np"}"><b>Privacy.</b> {words}</p>']
     parts.append(_img(png(picture(run))) if run.info['kind'] == 'image' else sample_table(run.records()))
     if run.metrics: parts += [_img(png(curves(run))), metrics_table(run)]
     if marked: parts.append('<p class="np">* computed against real data. Epsilon does not cover these numbers; they are for the owner of the data.</p>')
@@ -122,10 +129,12 @@ def body(run:'Run')->str:
 def write_report(
     run:'Run', # What to report on
 ):           # -> Path of report.html
-    "Write `report.html` (self-contained) and, for images, one PNG per generation in `samples/`."
+    "Write `report.html` (self-contained) and, for images, `picture.png` and one PNG per generation in `samples/`."
     page = f'<!doctype html><meta charset="utf-8"><title>{html.escape(run.folder.name)}</title><style>{_STYLE}</style><h1>{html.escape(run.folder.name)}</h1>{body(run)}'
     write_atomic(run.folder/'report.html', lambda tmp: tmp.write_text(page, encoding='utf-8'))
-    if run.info['kind'] == 'image': _write_samples(run)
+    if run.info['kind'] == 'image' and run.last >= 0:
+        write_atomic(run.folder/'picture.png', lambda tmp: tmp.write_bytes(png(picture(run))))
+        _write_samples(run)
     return run.folder/'report.html'
 
 # %% ../nbs/07_reports.ipynb #3c4045f5

@@ -120,7 +120,7 @@ def _lowest(scores, x, v, q, k, limit):
     if few.any(): best[near[few]] = _decide(x[near[few]], scores.s, row, cand, k, scores.metric)
     return best, near[~few], len(near)
 
-# %% ../nbs/03_voting.ipynb #1fdb5e04
+# %% ../nbs/03_voting.ipynb #8b4bc438
 def _vectors(x, rows, metric):
     "The given rows of `x` as the metric compares them: float32, or float64 of unit length."
     whole = len(rows) and rows[-1] - rows[0] == len(rows) - 1
@@ -137,19 +137,20 @@ def _row_bytes(m, d, dtype): return m*(16 if dtype == np.float32 else 64) + 48*(
 
 def _block(m, d, n, threads, budget, dtype):
     "Private rows in a block: what memory allows, and no more than caches and threads like."
-    return max(1, min(budget//threads//_row_bytes(m, d, dtype), max(d, 64, 2**21//m), 2048, max(64, -(-n//(2*threads)))))
+    return max(1, min(budget//threads//_row_bytes(m, d, dtype), max(d, 64, 2**21//m), 2048, max(64, 2**22//(m*d), -(-n//(2*threads)))))
 
 @cache
 def _blas():
     from threadpoolctl import ThreadpoolController
     return ThreadpoolController()
 
-# %% ../nbs/03_voting.ipynb #66a130cf
+# %% ../nbs/03_voting.ipynb #94accf30
 def _tier(x, rows, scores, first, out, k, limit, threads, budget, pool):
     "Settle `out[rows]` where this precision can; return the rows left open, and how many the rule had to decide."
     size = _block(scores.m, scores.d, len(rows), threads, budget, scores.dtype)
-    todo, opened, ruled = SimpleQueue(), [rows[:0]], []
-    for lo in [*range(0, len(rows), size), *[None]*threads]: todo.put(lo)
+    blocks, todo, opened, ruled = range(0, len(rows), size), SimpleQueue(), [rows[:0]], []
+    threads = min(threads, len(blocks))
+    for lo in [*blocks, *[None]*threads]: todo.put(lo)
     def work():
         v, q = np.empty((size, scores.d + 1), scores.dtype), np.empty((size, scores.m), scores.dtype)
         v[:, -1] = 1
@@ -163,7 +164,9 @@ def _tier(x, rows, scores, first, out, k, limit, threads, budget, pool):
                 out[mine] = first[best[back]]
                 opened.append(mine[left])
                 ruled.append(near - len(left))
-    for job in [pool.submit(work) for _ in range(threads)]: job.result()
+    if threads == 1: work()
+    else:
+        for job in [pool.submit(work) for _ in range(threads)]: job.result()
     return np.sort(np.concatenate(opened)), sum(ruled)
 
 def _search(x, s, rows, own, out, k, metric, threads, budget, pool, tiers, tally):
@@ -215,7 +218,7 @@ def _check(x, s, xl, sl, k, metric, memory_mb, threads):
     budget = int(min(memory_mb*2**20, 2**60))
     return x, s, _ids('private_labels', xl, len(x), 'private_embeddings'), _ids('synthetic_labels', sl, len(s), 'synthetic_embeddings'), k, budget, min(threads, budget//need)
 
-# %% ../nbs/03_voting.ipynb #75943193
+# %% ../nbs/03_voting.ipynb #55f5e736
 def _groups(labels):
     "Indices of the records of each label, ascending."
     order = np.argsort(labels, kind='stable')
@@ -229,7 +232,7 @@ def neighbours(
     synthetic_labels,                # (m,) int
     *, k:int=1,                      # Synthetic records each private record votes for
     metric:str='l2',                 # 'l2', 'cosine' or 'ip'
-    memory_mb:float=512,             # Working memory, in MiB, beside the arguments, the result and three float64 copies of the synthetic embeddings
+    memory_mb:float=512,             # Working memory, in MiB, beside the arguments, a few integers for each record, and three float64 copies of the synthetic embeddings
     threads:int|None=None,           # None: one for each core
     tiers=('float32', 'float64'),    # Precisions of the matrix product, in order; the result is the same for any
     tally:dict|None=None,            # If given, counts how records were settled. As private as the votes

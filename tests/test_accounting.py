@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pe_nb.accounting as acc
-from pe_nb.accounting import (Event, calibrate, delta, epsilon, epsilon_curve, gaussian_delta, gaussian_epsilon, gaussian_mu,
-                              group_epsilon, tradeoff)
+import pe_nb.losses as losses
+from pe_nb.accounting import (Event, calibrate, delta, epsilon, epsilon_curve, group_epsilon, tradeoff)
+from pe_nb.losses import gaussian_delta, gaussian_epsilon, gaussian_mu
 
 few = settings(deadline=None, max_examples=20)
 deltas = st.floats(-15, -1).map(lambda x: 10**x)
@@ -210,14 +211,14 @@ def test_dp_accounting_replace_one_means_twice(pld):
     assert a.get_epsilon(1e-5) > 1.4*epsilon(events(*[10]*10, adjacency='replace_one'), 1e-5)
 
 def smooth_only(run, d):
-    mu, _ = acc._smooth(acc._steps(run, True))
+    mu, _ = losses.smooth(acc._steps(run, True))
     return gaussian_epsilon(float(mu[-1]), d)
 
 @pytest.mark.parametrize('run', [(5.,)*40, (4., 6., 9.)*10, (10., 11., 12.), tuple(np.linspace(5, 6, 30)), (3.,)*60])
 def test_smooth_bound_is_a_bound(run):
     for d in (1e-12, 1e-5, .01):
         exact = epsilon(events(*run), d)
-        assert exact <= smooth_only(events(*run), d)*(1 + 1e-5) and exact <= acc._renyi(*np.array([(s, 1.) for s in run]).T, 0., math.log(d))[0]
+        assert exact <= smooth_only(events(*run), d)*(1 + 1e-5) and exact <= losses.renyi(*np.array([(s, 1.) for s in run]).T, 0., math.log(d))[0]
 
 def test_undercounting_is_caught(monkeypatch):
     "A version that forgets the second bin of a replacement fails the same comparison that the real one passes."
@@ -329,3 +330,14 @@ def test_import_is_light_and_quiet():
     code = "import sys, pe_nb.accounting as a; print([m for m in ('scipy', 'pandas', 'dp_accounting', 'matplotlib') if m in sys.modules]); a.epsilon([a.Event(noise_multiplier=1.)]*3, 1e-5); assert 'scipy.stats' not in sys.modules"
     out = subprocess.run([sys.executable, '-W', 'error', '-c', code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == '[]' and out.stderr == ''
+
+
+@pytest.mark.parametrize('kind', [{}, dict(k=3), dict(adjacency='replace_one'), dict(mechanism='continuous'), dict(k=2, adjacency='replace_one')], ids=str)
+@pytest.mark.parametrize('sigmas, d', [([10.]*10, 1e-5), ([2.]*20, 1e-6), ([5., 7., 10., 14., 20.], 1e-5), ([.8]*3, 1e-5)], ids=str)
+def test_second_opinion_agrees(kind, sigmas, d):
+    run = [Event(noise_multiplier=s, **kind) for s in sigmas]
+    assert acc.second_opinion(run, d) == pytest.approx(epsilon(run, d), rel=2e-4)
+
+def test_second_opinion_declines_where_it_has_none():
+    for run, d in (([], 1e-5), ([Event(noise_multiplier=1.)], 1e-12), ([Event(noise_multiplier=.1)], 1e-5), ([Event(noise_multiplier=5., grid=2**20)], 1e-5), ([Event(noise_multiplier=0.)], 1e-5)):
+        assert acc.second_opinion(run, d) is None

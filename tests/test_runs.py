@@ -95,6 +95,13 @@ def test_two_processes_cannot_share_a_folder(tmp_path):
 def mean(g): return {'mean': Covered(g.records.data.mean())}
 def private_thing(g): return {'gap': abs(g.records.data.mean() - PRIVATE.data.mean())}
 
+def test_secure_runs_resume_on_their_releases(tmp_path):
+    "With the cryptographic source: what was released before the failure is what the finished run holds."
+    with pytest.raises(ConnectionError): go(tmp_path/'r', generator=Mortal(3), noise=SecureNoise())
+    before = {p.name: p.read_bytes() for p in (tmp_path/'r'/'releases').iterdir()}
+    r = go(tmp_path/'r', noise=SecureNoise())
+    assert len(before) == 3 and all((r.folder/'releases'/n).read_bytes() == b for n, b in before.items()) and r.statement['for_release']
+
 def test_watching_changes_nothing(tmp_path):
     def greedy(g):
         np.random.seed(0); np.random.random(100)
@@ -150,6 +157,11 @@ def test_no_clean_votes_on_disk(tmp_path):
         with np.load(p, allow_pickle=False) as z: arrays += [z[k] for k in z.files]
     assert len(seen) == 3 and len(arrays) > 10
     for c in seen: assert not any(a.shape == c.shape and np.array_equal(a, c) for a in arrays)
+
+def test_a_run_says_nothing_by_itself(tmp_path, capfd, caplog):
+    "No log line, no print: the number of private records, or anything else, cannot slip out that way."
+    with caplog.at_level(0): go(tmp_path/'r', noise=SecureNoise(), report=True)
+    assert capfd.readouterr() == ('', '') and [r for r in caplog.records if r.name.startswith('pe_nb')] == []
 
 def test_files_hold_no_pickle(tmp_path):
     r = go(tmp_path/'r')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Metric', 'check_features', 'factor_of_features', 'factor_of_cov', 'sum_singular', 'distance', 'frechet',
-           'frechet_moments']
+           'frechet_moments', 'frechet_records']
 
 # %% ../../nbs/metrics/40_frechet.ipynb #197244ed
 from dataclasses import dataclass
@@ -101,3 +101,13 @@ def frechet_moments(
         if not (np.isfinite(mean).all() and np.isfinite(cov).all() and np.allclose(cov, cov.T)): raise ValueError("cov must be finite and symmetric")
         out += [mean, factor_of_cov((cov + cov.T)/2)]
     return distance(*out)
+
+# %% ../../nbs/metrics/40_frechet.ipynb #8a4b4693
+def frechet_records(
+    synthetic, # Records
+    real, # Records
+    embedding, # function from Records to (n, d), with a `fingerprint`
+    private=True, # False only if `real` is public data
+): # Metric named 'frechet'
+    "Squared Fréchet distance between synthetic and real records in an embedding."
+    return Metric(name='frechet', value=frechet(embedding(synthetic), embedding(real)), private=private)
