@@ -13,8 +13,8 @@ from queue import SimpleQueue
 import numpy as np
 from .release import Votes
 
-# %% ../nbs/03_voting.ipynb #56a21666
-GRID = 2**20 # One whole client vote, in integer steps: rounding down costs a client less than a millionth of a vote per bin, and 2**43 clients still fit in int64
+# %% ../nbs/03_voting.ipynb #dece971f
+GRID = 2**20 # Steps in one client's whole vote: rounding costs it under a millionth of a vote per bin, and 2**43 clients fit in int64
 METRICS = ('l2', 'cosine', 'ip')
 
 def _half_sum(
@@ -65,7 +65,7 @@ def _decide(
     start = np.searchsorted(row, np.arange(len(x)))
     return cand[order[start[:, None] + np.arange(k)]]
 
-# %% ../nbs/03_voting.ipynb #6478dd38
+# %% ../nbs/03_voting.ipynb #93baa955
 def _gamma(n, dtype):
     "Higham's bound on the relative error of a sum of `n` products, in any order."
     nu = n*float(np.finfo(dtype).eps)/2
@@ -76,11 +76,12 @@ class _Scores:
     def __init__(self, s, metric, dtype):
         self.s, self.metric, self.dtype, (self.m, self.d) = s, metric, np.dtype(dtype), s.shape
         centre, shifts = s.mean(0, dtype=np.float64).astype(np.float32), float(metric != 'ip')
-        own = np.subtract(s, centre, dtype=np.float64)
-        norm2 = np.einsum('ij,ij->i', own, own)
         self.shift = centre*np.float32(shifts)
-        self.table = np.empty((self.m, self.d + 1), dtype)
-        self.table[:, :-1] = np.negative(own, out=own)
+        self.table, norm2, step = np.empty((self.m, self.d + 1), dtype), np.empty(self.m), max(1, 2**15//self.d)
+        for lo in range(0, self.m, step): # a few rows at a time, in the cache
+            part = self.table[lo:lo + step, :-1]
+            np.subtract(centre, s[lo:lo + step], out=part, dtype=np.result_type(s, part), casting='same_kind')
+            norm2[lo:lo + step] = np.einsum('ij,ij->i', *[part.astype(np.float64)]*2)
         self.table[:, -1] = norm2/2*shifts
         self.far, self.bias = math.sqrt(norm2.max()), norm2.max()/2*shifts
         self.raw = self.far + np.linalg.norm(centre.astype(np.float64))
@@ -120,7 +121,7 @@ def _lowest(scores, x, v, q, k, limit):
     if few.any(): best[near[few]] = _decide(x[near[few]], scores.s, row, cand, k, scores.metric)
     return best, near[~few], len(near)
 
-# %% ../nbs/03_voting.ipynb #8b4bc438
+# %% ../nbs/03_voting.ipynb #a56e3f88
 def _vectors(x, rows, metric):
     "The given rows of `x` as the metric compares them: float32, or float64 of unit length."
     whole = len(rows) and rows[-1] - rows[0] == len(rows) - 1
@@ -137,7 +138,7 @@ def _row_bytes(m, d, dtype): return m*(16 if dtype == np.float32 else 64) + 48*(
 
 def _block(m, d, n, threads, budget, dtype):
     "Private rows in a block: what memory allows, and no more than caches and threads like."
-    return max(1, min(budget//threads//_row_bytes(m, d, dtype), max(d, 64, 2**21//m), 2048, max(64, 2**22//(m*d), -(-n//(2*threads)))))
+    return max(1, min(budget//threads//_row_bytes(m, d, dtype), max(d, 64, 2**21//m), 1024, max(64, 2**22//(m*d), -(-n//(4*threads)))))
 
 @cache
 def _blas():
@@ -182,43 +183,51 @@ def _search(x, s, rows, own, out, k, metric, threads, budget, pool, tiers, tally
             tally[f'{dtype} proof'] = tally.get(f'{dtype} proof', 0) + n - len(rows) - ruled
             tally[f'{dtype} rule'] = tally.get(f'{dtype} rule', 0) + ruled
 
-# %% ../nbs/03_voting.ipynb #27424903
+# %% ../nbs/03_voting.ipynb #50063890
 def _embeddings(name, a):
     "`a` as a finite 2-D float array, without a copy of the whole."
     a = np.asarray(a)
-    if a.ndim != 2 or a.dtype.kind != 'f' or a.dtype.itemsize > 8: raise ValueError(f"{name} ({a.dtype}, {a.ndim}-d) must be a 2-d array of float32 (float16 and float64 are rounded to it)")
+    if a.ndim != 2 or a.dtype not in (np.float16, np.float32, np.float64):
+        raise ValueError(f"{name} ({a.dtype}, {a.ndim}-d) must be a 2-d array of float32 (float16 and float64 are rounded to it)")
     if a.shape[1] < 1: raise ValueError(f"{name} must have at least one column")
     step = max(1, 2**18//a.shape[1])
     with np.errstate(all='ignore'):
-        if not all(np.isfinite(np.asarray(a[lo:lo + step], np.float32)).all() for lo in range(0, len(a), step)): raise ValueError(f"{name} must be finite in float32")
+        fine = all(np.isfinite(np.asarray(a[lo:lo + step], np.float32)).all() for lo in range(0, len(a), step))
+    if not fine: raise ValueError(f"{name} must be finite in float32")
     return a
 
 def _ids(name, a, n, what):
     "`a` as an int64 array with one entry for each of `n` records."
     a = np.asarray(a)
-    if a.ndim != 1 or len(a) != n or (n and a.dtype.kind not in 'iu'): raise ValueError(f"{name} must be a 1-d array of integers, one for each row of {what}")
+    if a.ndim != 1 or len(a) != n or (n and a.dtype.kind not in 'iu'):
+        raise ValueError(f"{name} must be a 1-d array of integers, one for each row of {what}")
     return a.astype(np.int64)
 
 def _whole(name, v):
     "`v` as an int of at least 1."
-    if isinstance(v, (bool, np.bool_)) or not isinstance(v, (int, np.integer)) or v < 1: raise ValueError(f"{name} ({v!r}) must be an integer of at least 1")
+    if isinstance(v, (bool, np.bool_)) or not isinstance(v, (int, np.integer)) or v < 1:
+        raise ValueError(f"{name} ({v!r}) must be an integer of at least 1")
     return int(v)
 
-# %% ../nbs/03_voting.ipynb #3419a80e
+# %% ../nbs/03_voting.ipynb #048894d9
 def _check(x, s, xl, sl, k, metric, memory_mb, threads):
     "The arguments of `neighbours`, checked and in one form; the number of threads that the memory allows."
     if metric not in METRICS: raise ValueError(f"metric ({metric!r}) must be one of {', '.join(METRICS)}")
-    k, threads = _whole('k', k), _whole('threads', threads if threads is not None else len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
+    if threads is None: threads = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    k, threads = _whole('k', k), _whole('threads', threads)
     s, x = _embeddings('synthetic_embeddings', s), _embeddings('private_embeddings', x)
     if not len(s): raise ValueError("synthetic_embeddings (0 rows) must have at least one row: there is nothing to vote for")
-    if x.shape[1] != s.shape[1]: raise ValueError(f"private_embeddings ({x.shape[1]} columns) must have as many columns as synthetic_embeddings ({s.shape[1]})")
+    if x.shape[1] != s.shape[1]:
+        raise ValueError(f"private_embeddings ({x.shape[1]} columns) must have as many columns as synthetic_embeddings ({s.shape[1]})")
     need = _row_bytes(*s.shape, np.float64)
     if isinstance(memory_mb, bool) or not isinstance(memory_mb, (int, float, np.integer, np.floating)) or not memory_mb*2**20 >= need:
-        raise ValueError(f"memory_mb ({memory_mb!r}) must be a number of at least {math.ceil(need/2**18)/4} for {len(s)} synthetic records with {s.shape[1]} columns")
+        least = math.ceil(need/2**18)/4
+        raise ValueError(f"memory_mb ({memory_mb!r}) must be a number of at least {least} for {len(s)} synthetic records with {s.shape[1]} columns")
     budget = int(min(memory_mb*2**20, 2**60))
-    return x, s, _ids('private_labels', xl, len(x), 'private_embeddings'), _ids('synthetic_labels', sl, len(s), 'synthetic_embeddings'), k, budget, min(threads, budget//need)
+    xl, sl = _ids('private_labels', xl, len(x), 'private_embeddings'), _ids('synthetic_labels', sl, len(s), 'synthetic_embeddings')
+    return x, s, xl, sl, k, budget, min(threads, budget//need)
 
-# %% ../nbs/03_voting.ipynb #55f5e736
+# %% ../nbs/03_voting.ipynb #f28620c2
 def _groups(labels):
     "Indices of the records of each label, ascending."
     order = np.argsort(labels, kind='stable')
@@ -232,13 +241,14 @@ def neighbours(
     synthetic_labels,                # (m,) int
     *, k:int=1,                      # Synthetic records each private record votes for
     metric:str='l2',                 # 'l2', 'cosine' or 'ip'
-    memory_mb:float=512,             # Working memory, in MiB, beside the arguments, a few integers for each record, and three float64 copies of the synthetic embeddings
+    memory_mb:float=512,             # Working memory in MiB, beside arguments, result, labels, and 3 float64 copies of the synthetic side
     threads:int|None=None,           # None: one for each core
     tiers=('float32', 'float64'),    # Precisions of the matrix product, in order; the result is the same for any
     tally:dict|None=None,            # If given, counts how records were settled. As private as the votes
 )->np.ndarray:                       # (n, min(k, m)) int64: synthetic indices, ascending, -1 where there is none. Private
     "The `k` nearest synthetic records of each private record among those of its label, by the rule."
-    x, s, xl, sl, k, budget, threads = _check(private_embeddings, synthetic_embeddings, private_labels, synthetic_labels, k, metric, memory_mb, threads)
+    given = private_embeddings, synthetic_embeddings, private_labels, synthetic_labels
+    x, s, xl, sl, k, budget, threads = _check(*given, k, metric, memory_mb, threads)
     out = np.full((len(x), min(k, len(s))), -1, np.int64)
     private, synthetic = _groups(xl), _groups(sl)
     with _blas().limit(limits=1, user_api='blas'), ThreadPoolExecutor(threads) as pool, np.errstate(all='ignore'):
@@ -266,7 +276,7 @@ def _client_counts(
     np.add.at(counts, record, np.floor(np.sqrt(share2)).astype(np.int64)) # at most 2**40, where the float64 root rounds down right
     return counts
 
-# %% ../nbs/03_voting.ipynb #58b6bdad
+# %% ../nbs/03_voting.ipynb #5c111f46
 def _counted(near, clients, m, k):
     "The votes of all records, or of all clients, as a private histogram."
     if clients is None: return Votes(np.bincount(near[near >= 0], minlength=m).astype(np.int64), k=k)
@@ -282,10 +292,11 @@ def vote(
     clients=None,                    # (n,) int, owner of each private record; None: every record is its own
     memory_mb:float=512,             # Working memory in MiB, as for `neighbours`
     threads:int|None=None,           # None: one for each core
-)->Votes:                            # m bins. One record changes at most `k` of them by 1; one client changes them by a vector of length at most GRID
+)->Votes:                            # m bins. One record changes at most `k` of them by 1; one client, a vector of length at most GRID
     "Each private record votes for its `k` nearest synthetic records of its label (Algorithm 2 of the first Private Evolution paper)."
     if clients is not None: clients = _ids('clients', clients, len(private_embeddings), 'private_embeddings')
-    near = neighbours(private_embeddings, synthetic_embeddings, private_labels, synthetic_labels, k=k, metric=metric, memory_mb=memory_mb, threads=threads)
+    given = private_embeddings, synthetic_embeddings, private_labels, synthetic_labels
+    near = neighbours(*given, k=k, metric=metric, memory_mb=memory_mb, threads=threads)
     return _counted(near, clients, len(synthetic_embeddings), k)
 
 # %% ../nbs/03_voting.ipynb #a354a6f3

@@ -134,9 +134,9 @@ def test_blocker_blocks():
     "The test above would see a module that needs what its extra does not bring."
     blocked = outside()
     assert {'nbdev', 'pytest', 'hypothesis', 'fastcore'} <= set(blocked)
-    assert not {'numpy', 'scipy', 'faiss', 'opendp', 'dp_accounting', 'PIL', 'attr', 'pe_nb'} & set(blocked)
+    assert not {'numpy', 'scipy', 'opendp', 'dp_accounting', 'PIL', 'attr', 'pe_nb'} & set(blocked)
     assert 'nbdev' not in outside('dev')
-    failed = import_without(blocked, ['nbdev.export', 'hypothesis', 'numpy', 'opendp', 'dp_accounting', 'faiss', 'sklearn', 'pandas', 'matplotlib'])
+    failed = import_without(blocked, ['nbdev.export', 'hypothesis', 'numpy', 'opendp', 'dp_accounting', 'sklearn', 'pandas', 'matplotlib'])
     assert sorted(failed) == ['hypothesis', 'nbdev.export']
     assert 'ModuleNotFoundError' in failed['hypothesis']
 
@@ -189,7 +189,7 @@ def test_module_imports_only_what_is_declared(module):
 
 def test_undeclared_sees_late_imports():
     assert undeclared('def f():\n    import torch, numpy\n    from sklearn.svm import SVC', 'pe_nb.voting') == ['torch']
-    assert undeclared('from PIL import Image\nimport os, faiss, dp_accounting', 'pe_nb.voting') == []
+    assert undeclared('from PIL import Image\nimport os, scipy, dp_accounting', 'pe_nb.voting') == []
     assert undeclared('from fastcore.test import *', 'pe_nb.records') == ['fastcore']
     assert undeclared('from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\nelse:\n    import jax', 'pe_nb.records') == ['jax']
 
@@ -197,10 +197,10 @@ def test_undeclared_sees_late_imports():
 # ---- one way ----
 
 RECORDS = {'records', 'schema', 'views', 'folders', 'exchange'}      # records, what a table says of itself, how they are shown and exchanged
-ENGINE = {'schema': set(), 'views': {'schema'}, 'records': {'schema', 'views'}, 'folders': RECORDS, 'exchange': RECORDS, 'accounting': set(), 'neighbours': set()}
+ENGINE = {'schema': set(), 'views': {'schema'}, 'records': {'schema', 'views'}, 'folders': RECORDS, 'exchange': RECORDS, 'losses': set(), 'accounting': {'losses'}}
 ENGINE['release'] = RECORDS | {'accounting'}
 ENGINE['selection'] = RECORDS | {'accounting', 'release'}
-ENGINE['voting'] = RECORDS | {'accounting', 'release', 'neighbours'}
+ENGINE['voting'] = RECORDS | {'accounting', 'release'}
 ENGINE['evolution'] = set(ENGINE)
 PARTS = ('generators', 'embeddings', 'metrics', 'data')
 
@@ -252,7 +252,7 @@ def test_imports_run_one_way():
 
 
 def test_one_way_sees_wrong_turns():
-    made = {'pe_nb.records': ['pe_nb.accounting'], 'pe_nb.voting': ['pe_nb.evolution', 'pe_nb.neighbours'], 'pe_nb.generators.fonts': ['pe_nb.records', 'pe_nb.release'],
+    made = {'pe_nb.records': ['pe_nb.accounting'], 'pe_nb.voting': ['pe_nb.evolution', 'pe_nb.accounting'], 'pe_nb.generators.fonts': ['pe_nb.records', 'pe_nb.release'],
             'pe_nb.runs': ['pe_nb.evolution', 'pe_nb.reports', 'pe_nb.metrics.frechet'], 'pe_nb.evolution': ['pe_nb.runs']}
     assert len(wrong_way(made)) == 5
     assert circle(made) == ['pe_nb.evolution', 'pe_nb.runs', 'pe_nb.evolution']

@@ -1,12 +1,10 @@
 "Fréchet distance against scipy's square root of a matrix, and downstream accuracy."
-import warnings
-
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from pe_nb.metrics.downstream import predictions, scores, train_on_synthetic
-from pe_nb.metrics.frechet import Metric, distance, factor_of_cov, factor_of_features, frechet, frechet_moments, frechet_records, sum_singular
+from pe_nb.metrics.downstream import scores, train_on_synthetic
+from pe_nb.metrics.frechet import Metric, factor_of_cov, factor_of_features, frechet, frechet_moments, frechet_records, sum_singular
 from pe_nb.records import Records
 
 rng = lambda s=0: np.random.default_rng(s)

@@ -222,7 +222,9 @@ def test_one_client_changes_at_most_its_length(w):
 def test_order_of_records_does_not_matter(w, random):
     p = np.array(random.sample(range(len(w['x'])), len(w['x'])), int)
     for clients in (None, w['clients']):
-        count = lambda p: show(vote(w['x'][p], w['s'], w['xl'][p], w['sl'], k=w['k'], metric=w['metric'], clients=None if clients is None else clients[p]))
+        def count(p):
+            who = None if clients is None else clients[p]
+            return show(vote(w['x'][p], w['s'], w['xl'][p], w['sl'], k=w['k'], metric=w['metric'], clients=who))
         assert (count(p) == count(np.arange(len(p)))).all()
 
 def test_a_client_is_bounded_over_all_labels():
@@ -248,7 +250,7 @@ def test_pair_scores_are_the_same_bits_in_any_batch():
         a, b = (r.standard_normal((50, d)).astype('f4') for _ in range(2))
         for metric in ('l2', 'ip'):
             batch = pair_scores(a, b, metric)
-            assert all(pair_scores(a[i:i + 1], b[i:i + 1], metric)[0] == batch[i] == score(a[i].tolist(), b[i].tolist(), metric) for i in range(50))
+            for i in range(50): assert pair_scores(a[i:i + 1], b[i:i + 1], metric)[0] == batch[i] == score(a[i].tolist(), b[i].tolist(), metric)
         alone = np.concatenate([voting._unit(row[None]) for row in a])
         assert (alone == voting._unit(a)).all() and alone[0].tolist() == unit(a[0].tolist())
 
@@ -289,7 +291,8 @@ def test_two_votes_at_once():
 def test_inputs_are_only_read(tmp_path):
     r = np.random.default_rng(7)
     np.save(tmp_path/'x.npy', r.standard_normal((700, 9)).astype('f4'))
-    x, s, xl, sl = np.load(tmp_path/'x.npy', mmap_mode='r'), r.standard_normal((50, 9)).astype('f4'), r.integers(0, 3, 700), r.integers(0, 3, 50)
+    x, s = np.load(tmp_path/'x.npy', mmap_mode='r'), r.standard_normal((50, 9)).astype('f4')
+    xl, sl = r.integers(0, 3, 700), r.integers(0, 3, 50)
     copies = [np.array(a) for a in (x, s, xl, sl)]
     for a in (s, xl, sl): a.setflags(write=False)
     for metric in METRICS:
@@ -316,7 +319,7 @@ def test_memory_is_bounded_by_the_argument():
     root = Path(__file__).resolve().parents[1]
     for mb in (4, 24):
         done = subprocess.run([sys.executable, '-c', MEMORY, str(mb)], capture_output=True, text=True, cwd=root, check=True)
-        assert float(done.stdout) < mb + 16, done.stdout # 16: the result, the labels in order, three copies of 3000 x 32, and BLAS's buffers
+        assert float(done.stdout) < mb + 16, done.stdout # 16: result, labels in order, copies of the synthetic side, BLAS's buffers
 
 # What is defined for odd input
 
@@ -352,7 +355,8 @@ WRONG = {
     'k (0) must be an integer of at least 1': dict(k=0),
     'k (1.0) must be': dict(k=1.), 'k (True) must be': dict(k=True),
     'threads (0) must be an integer': dict(threads=0),
-    'memory_mb (0) must be a number of at least': dict(memory_mb=0), 'memory_mb (nan) must be': dict(memory_mb=float('nan')), "memory_mb ('1') must be": dict(memory_mb='1'),
+    'memory_mb (0) must be a number of at least': dict(memory_mb=0),
+    'memory_mb (nan) must be': dict(memory_mb=float('nan')), "memory_mb ('1') must be": dict(memory_mb='1'),
     'private_embeddings must be finite': dict(private_embeddings=with_value(X, np.nan)),
     'private_embeddings must be finite in float32': dict(private_embeddings=X.astype(float)*1e39),
     'synthetic_embeddings must be finite': dict(synthetic_embeddings=with_value(S, -np.inf)),
@@ -363,9 +367,11 @@ WRONG = {
     'private_embeddings (2 columns) must have as many columns as synthetic_embeddings (3)': dict(private_embeddings=X[:, :2]),
     'private_embeddings must have at least one column': dict(private_embeddings=X[:, :0]),
     'private_labels must be a 1-d array of integers': dict(private_labels=XL[1:]),
-    'private_labels must be': dict(private_labels=XL*1.), 'synthetic_labels must be a 1-d array': dict(synthetic_labels=np.zeros((4, 1), int)),
+    'private_labels must be': dict(private_labels=XL*1.),
+    'synthetic_labels must be a 1-d array': dict(synthetic_labels=np.zeros((4, 1), int)),
     'synthetic_labels must be': dict(synthetic_labels=list('abcd')),
-    'clients must be a 1-d array of integers, one for each row of private_embeddings': dict(clients=XL[1:]), 'clients must be': dict(clients=list('abcdef')),
+    'clients must be a 1-d array of integers, one for each row of private_embeddings': dict(clients=XL[1:]),
+    'clients must be': dict(clients=list('abcdef')),
 }
 
 @pytest.mark.parametrize('message', WRONG)

@@ -60,15 +60,18 @@ def run(path):
     nb = read_nb(path)
     here = os.getcwd()
     os.chdir(path.parent)
+    os.environ['IN_TEST'] = '1'  # the last cell of a notebook exports all notebooks; not while it is run here
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     try:
         shell = CaptureShell(path, mpl_format='png')  # small pictures
         shell.run_all(nb, exc_stop=True, verbose=False)
         if shell.exc: raise SystemExit(f'{path.name}: a cell failed\n{shell.prettytb(fname=path)}')
-    finally: os.chdir(here)
+    finally:
+        os.chdir(here)
+        del os.environ['IN_TEST']
     for c in nb.cells:
         for o in c.get('outputs', []):
-            if o.get('name') == 'stderr': print(f'{path.name}: cell {c.idx_} writes to stderr: {"".join(o["text"])[:300]}')
+            if o.get('name') == 'stderr': raise SystemExit(f'{path.name}: cell {c.idx_} writes to stderr: {"".join(o["text"])[:600]}')
     clean_nb(nb)
     write_nb(nb, path)
 

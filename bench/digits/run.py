@@ -10,16 +10,16 @@ from pe_nb.data.images import digits
 from pe_nb.evolution import evolve
 from pe_nb.metrics.downstream import train_on_synthetic
 from pe_nb.quickstart import budget, judge, parts, settings
-from pe_nb.release import Budget, SeededNoise
+from pe_nb.release import SeededNoise
 
 SEEDS, EPSILONS = (0, 1, 2), (.5, 1., 2., 4., math.inf)
 
 def one(epsilon, seed):
     "First and last generation of one run: {metric: (first, last)}."
     fonts, embedding = parts()
-    b = budget(epsilon) if epsilon < math.inf else Budget(epsilon=math.inf, delta=1e-4, non_private=True)
+    b = budget(epsilon)
     look, t = judge(digits('test')), time.perf_counter()
-    gs = list(evolve(digits('train'), fonts, embedding, settings(seed), b, noise=SeededNoise(1000 + seed) if epsilon < math.inf else None))
+    gs = list(evolve(digits('train'), fonts, embedding, settings(seed, b), b, noise=SeededNoise(1000 + seed) if epsilon < math.inf else None))
     seconds = time.perf_counter() - t
     first, last = look(gs[0]), look(gs[-1])
     return {**{k: (float(first[k]), float(last[k])) for k in first}, 'seconds': (0., seconds), 'epsilon': (0., gs[-1].epsilon)}

@@ -12,9 +12,9 @@ import numpy as np
 
 from ..records import Records
 
-# %% ../../nbs/embeddings/30_images.ipynb #eae4fed1
+# %% ../../nbs/embeddings/30_images.ipynb #1541a73a
 def scaled(
-    records, # Records of images
+    records: Records, # images
 ): # float32 (n, h, w, c), 0 to 1
     "Images as real numbers."
     if records.kind != 'image': raise ValueError(f"records (of kind {records.kind!r}) must be images")
@@ -45,7 +45,7 @@ def blurred(
     x = sum(t*shifted(x, i - reach, 0) for i, t in enumerate(taps))
     return sum(t*shifted(x, 0, i - reach) for i, t in enumerate(taps))
 
-# %% ../../nbs/embeddings/30_images.ipynb #a4093012
+# %% ../../nbs/embeddings/30_images.ipynb #044433f3
 class Pixels:
     "The pixels of an image as one row, scaled to 0 to `scale`, optionally blurred."
     def __init__(self,
@@ -53,7 +53,8 @@ class Pixels:
         blur=0., # standard deviation of a Gaussian, pixels
     ):
         for name, v, low in (('scale', scale, 1e-6), ('blur', blur, 0)):
-            if not (isinstance(v, (int, float)) and not isinstance(v, bool) and low <= v <= 1e6): raise ValueError(f"{name} ({v}) must be a number of at least {low}")
+            if not (isinstance(v, (int, float)) and not isinstance(v, bool) and low <= v <= 1e6):
+                raise ValueError(f"{name} ({v}) must be a number of at least {low}")
         self.scale, self.blur = float(scale), float(blur)
 
     @property
@@ -62,7 +63,7 @@ class Pixels:
     def __repr__(self): return f'Pixels(scale={self.scale}, blur={self.blur})'
 
     def __call__(self,
-        records, # Records of images
+        records: Records, # images
     ): # float32 (n, h*w*c)
         "Embed images, each by itself."
         x = blurred(scaled(records), self.blur)*np.float32(self.scale)
@@ -88,7 +89,7 @@ def cell_means(
     rows = sum(x[:, i::cell] for i in range(cell))
     return sum(rows[:, :, i::cell] for i in range(cell))*np.float32(1/cell**2)
 
-# %% ../../nbs/embeddings/30_images.ipynb #b8b5a4db
+# %% ../../nbs/embeddings/30_images.ipynb #37a5bee1
 class Edges:
     "Edges by direction in small cells, at unit length, with some pixels appended: for small images."
     def __init__(self,
@@ -98,9 +99,11 @@ class Edges:
         floor=0.01, # added to the squared length, so that a blank image has an embedding
     ):
         for name, v, low in (('directions', directions, 1), ('cell', cell, 1)):
-            if not (isinstance(v, int) and not isinstance(v, bool) and v >= low): raise ValueError(f"{name} ({v}) must be an integer of at least {low}")
+            if not (isinstance(v, int) and not isinstance(v, bool) and v >= low):
+                raise ValueError(f"{name} ({v}) must be an integer of at least {low}")
         for name, v, low in (('pixels', pixels, 0), ('floor', floor, 1e-6)):
-            if not (isinstance(v, (int, float)) and not isinstance(v, bool) and low <= v <= 1e6): raise ValueError(f"{name} ({v}) must be a number of at least {low}")
+            if not (isinstance(v, (int, float)) and not isinstance(v, bool) and low <= v <= 1e6):
+                raise ValueError(f"{name} ({v}) must be a number of at least {low}")
         self.settings = dict(directions=directions, cell=cell, pixels=float(pixels), floor=float(floor))
 
     @property
@@ -109,7 +112,7 @@ class Edges:
     def __repr__(self): return f"Edges({', '.join(f'{k}={v}' for k, v in self.settings.items())})"
 
     def __call__(self,
-        records, # Records of images
+        records: Records, # images
     ): # float32 (n, d)
         "Embed images, each by itself."
         s, n = self.settings, len(records)

@@ -13,9 +13,9 @@ import numpy as np
 from ..records import Records
 from .frechet import Metric
 
-# %% ../../nbs/metrics/43_downstream.ipynb #a7c26038
+# %% ../../nbs/metrics/43_downstream.ipynb #7181a0dc
 def pixel_rows(
-    records, # Records of images
+    records: Records, # images
 ): # float64 (n, h*w*c), 0 to 1
     "Images as rows of numbers."
     if records.kind != 'image': raise ValueError(f"records (of kind {records.kind!r}) must be images, or features must be given")
@@ -36,10 +36,10 @@ def classifier(
     if callable(model): return model(seed)
     raise ValueError(f"model ({model!r}) must be 'logistic', 'forest' or a function from a seed to a classifier")
 
-# %% ../../nbs/metrics/43_downstream.ipynb #80180caf
+# %% ../../nbs/metrics/43_downstream.ipynb #ff48cc9d
 def predictions(
-    synthetic, # Records to train on
-    real, # Records to test on
+    synthetic: Records, # to train on
+    real: Records, # to test on
     model, # see `classifier`
     seed, # int
     features, # function from Records to (n, d) numbers
@@ -49,7 +49,8 @@ def predictions(
     import warnings
     from sklearn.exceptions import ConvergenceWarning
     x, z = np.asarray(features(synthetic)), np.asarray(features(real))
-    if x.shape[1:] != z.shape[1:]: raise ValueError(f"features of real (shape {z.shape[1:]}) must be like those of synthetic ({x.shape[1:]})")
+    if x.shape[1:] != z.shape[1:]:
+        raise ValueError(f"features of real (shape {z.shape[1:]}) must be like those of synthetic ({x.shape[1:]})")
     with warnings.catch_warnings():
         warnings.simplefilter('error', ConvergenceWarning)
         return classifier(model, seed).fit(x, synthetic.labels).predict(z)
@@ -67,10 +68,10 @@ def scores(
         if true: out[f'accuracy/{name}'] = float(hit/true)
     return out | {'macro_f1': float(np.mean(f1))}
 
-# %% ../../nbs/metrics/43_downstream.ipynb #b65e232b
+# %% ../../nbs/metrics/43_downstream.ipynb #12ee731a
 def train_on_synthetic(
-    synthetic, # Records to train on
-    real, # Records to test on, with the same label names
+    synthetic: Records, # to train on
+    real: Records, # to test on, with the same label names
     model='logistic', # 'logistic', 'forest', or a function from a seed to an unfitted classifier
     seeds=(0,), # the mean over these is returned; the logistic regression needs only one
     features=pixel_rows, # function from Records to (n, d) numbers

@@ -79,7 +79,7 @@ def distance(
     rounding = 4*np.finfo(float).eps*len(mean1)*size
     return float(out) if out > rounding else 0.
 
-# %% ../../nbs/metrics/40_frechet.ipynb #b082686e
+# %% ../../nbs/metrics/40_frechet.ipynb #b3ae6a89
 def frechet(
     x, # (n, d) features
     y, # (m, d) features
@@ -97,8 +97,10 @@ def frechet_moments(
     out = []
     for mean, cov in ((mean1, cov1), (mean2, cov2)):
         mean, cov = np.atleast_1d(np.asarray(mean, np.float64)), np.atleast_2d(np.asarray(cov, np.float64))
-        if mean.ndim != 1 or cov.shape != (len(mean),)*2: raise ValueError(f"cov (shape {cov.shape}) must be square, as wide as the mean ({mean.shape})")
-        if not (np.isfinite(mean).all() and np.isfinite(cov).all() and np.allclose(cov, cov.T)): raise ValueError("cov must be finite and symmetric")
+        if mean.ndim != 1 or cov.shape != (len(mean),)*2:
+            raise ValueError(f"cov (shape {cov.shape}) must be square, as wide as the mean ({mean.shape})")
+        if not (np.isfinite(mean).all() and np.isfinite(cov).all() and np.allclose(cov, cov.T)):
+            raise ValueError("cov must be finite and symmetric")
         out += [mean, factor_of_cov((cov + cov.T)/2)]
     return distance(*out)
 
