@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.fft import irfft, rfft
 
-# %% ../nbs/01a_losses.ipynb #50ebcb2e
+# %% ../nbs/01a_losses.ipynb #60cbb992
 def check_number(name, value, low, high, what):
     "`value` as a float, or a `ValueError` that says what `name` must be."
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)) or not low <= value <= high:
@@ -25,9 +25,13 @@ def check_whole(name, value, low):
         raise ValueError(f"{name} ({value!r}) must be an integer of at least {low}")
     return int(value)
 
-def check_positive(name, value): return check_number(name, value, 0, math.inf, 'a number of at least 0')
+def check_positive(name, value):
+    "`value` as a float of at least 0, or a `ValueError`."
+    return check_number(name, value, 0, math.inf, 'a number of at least 0')
 
-def check_share(value): return check_number('delta', value, 0, 1, 'a number between 0 and 1')
+def check_share(value):
+    "Delta as a float between 0 and 1, or a `ValueError`."
+    return check_number('delta', value, 0, 1, 'a number between 0 and 1')
 
 # %% ../nbs/01a_losses.ipynb #eb6f5622
 def log_gaussian(mu, epsilon):

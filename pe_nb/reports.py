@@ -45,7 +45,7 @@ def caption(run:'Run', t:int, names=None)->str:
     eps = run.generation(t).epsilon
     return '\n'.join([f'generation {t}', f'epsilon {eps:.2f}' if eps < math.inf else 'no privacy'] + [f"{r['metric']} {r['value']:.3g}" + ('' if r['covered_by_epsilon'] == 'yes' else '*') for r in rows])
 
-# %% ../nbs/07_reports.ipynb #ea55a215
+# %% ../nbs/07_reports.ipynb #a6580897
 def picture(
     run:'Run',          # A run on images
     per_label:int=2,  # Images of each label
@@ -56,17 +56,19 @@ def picture(
     if run.info['kind'] != 'image': raise ValueError(f"run ({run.info['kind']}) must be a run on images")
     ts = shown_generations(run, most)
     n = per_label*len(run.info['label_names'])
-    fig = new_figure(2.3 + .46*n, .82*len(ts))
-    cells = fig.subplots(len(ts), n + 1, squeeze=False, gridspec_kw=dict(width_ratios=[2.3/.46] + [1]*n, wspace=0))
-    for t, row in zip(ts, cells): _picture_row(run, t, row, per_label, names)
+    captions = [caption(run, t, names) for t in ts]
+    wide = .35 + .065*max(len(line) for c in captions for line in c.split('\n'))
+    fig = new_figure(wide + .46*n, .82*len(ts))
+    cells = fig.subplots(len(ts), n + 1, squeeze=False, gridspec_kw=dict(width_ratios=[wide/.46] + [1]*n, wspace=0))
+    for t, text, row in zip(ts, captions, cells): _picture_row(run, t, text, row, per_label)
     return fig
 
-def _picture_row(run, t, cells, per_label, names):
+def _picture_row(run, t, text, cells, per_label):
     "One generation: its caption, and images with their released votes."
     g = run.generation(t)
     votes = run.generation(t + 1).release.votes if t < run.last else None
     for a in cells: a.axis('off')
-    cells[0].text(0, 1, caption(run, t, names), va='top', fontsize=8, linespacing=1.3, transform=cells[0].transAxes)
+    cells[0].text(0, 1, text, va='top', fontsize=8, linespacing=1.3, transform=cells[0].transAxes)
     for a, i in zip(cells[1:], first_of_each(g.records, per_label)):
         x = g.records.data[i]
         a.imshow(x[..., 0] if x.shape[-1] == 1 else x, cmap='gray', vmin=0, vmax=255, aspect='equal')

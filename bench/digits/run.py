@@ -3,7 +3,7 @@
 Private: 1,400 scikit-learn digits; judge: 397 held-out real ones; a logistic regression on raw pixels is trained on synthetic digits only.
 The noise is seeded here so that the table can be made again; nothing of it is for release.
 """
-import json, math, tempfile, time
+import json, math, time
 from pathlib import Path
 import numpy as np
 from pe_nb.data.images import digits
