@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['to_columns', 'to_pandas', 'need', 'wanted', 'read_labels', 'read_extra', 'from_pandas', 'cell', 'to_csv', 'plain',
-           'read_csv', 'parse', 'from_csv', 'to_parquet', 'from_arrow', 'from_parquet', 'features', 'to_datasets',
-           'from_datasets']
+           'read_csv', 'parse', 'from_csv', 'to_parquet', 'from_arrow', 'from_parquet', 'hub_datasets', 'features',
+           'to_datasets', 'from_datasets']
 
 # %% ../nbs/00a_exchange.ipynb #64448671
 import csv
@@ -238,9 +238,16 @@ def from_parquet(
     return from_arrow(table, text=text, image=image, schema=schema, label=label, extra=extra, **kwargs)
 
 # %% ../nbs/00a_exchange.ipynb #817f4f92
+def hub_datasets():
+    "The package `datasets`, or an error that says how to get it."
+    try: import datasets
+    except ImportError as e: raise ImportError("the package datasets is not installed; it comes with each of these extras: pip install 'pe_nb[images]', [text] or [tables]") from e
+    return datasets
+
 def features(r, text, image, label):  # datasets.Features
     "The Hugging Face types of the columns."
-    from datasets import ClassLabel, Features, Image, Value
+    hub = hub_datasets()
+    ClassLabel, Features, Image, Value = hub.ClassLabel, hub.Features, hub.Image, hub.Value
     kinds = {'categorical': 'string', 'integer': 'int64', 'float': 'float64'}
     if r.kind == 'table': cols = {c.name: Value(kinds[c.kind]) for c in r.schema.columns}
     else: cols = {image: Image()} if r.kind == 'image' else {text: Value('string')}
@@ -256,7 +263,7 @@ def to_datasets(
     label='label',   # Name for the column of labels
 ):  # datasets.Dataset
     "One row per record."
-    from datasets import Dataset
+    Dataset = hub_datasets().Dataset
     cols = {k: plain(v) for k, v in to_columns(records, text, image, label).items()}
     if records.kind == 'image': cols[image] = [{'bytes': b, 'path': None} for b in cols[image]]
     if records.label_names != ('',): cols[label] = records.labels.tolist()
@@ -270,7 +277,8 @@ def from_datasets(
     **kwargs           # The rest of from_pandas: channels, size
 ) -> Records:
     "Records from a Hugging Face dataset; a ClassLabel is read by the names of its ids."
-    from datasets import ClassLabel, Dataset, Image
+    hub = hub_datasets()
+    ClassLabel, Dataset, Image = hub.ClassLabel, hub.Dataset, hub.Image
     if not isinstance(ds, Dataset): raise ValueError(f"ds ({type(ds).__name__}) must be a datasets.Dataset: one split, not streamed")
     want = wanted(text, image, schema, label, extra)
     need(ds.column_names, want)

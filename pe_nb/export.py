@@ -5,24 +5,24 @@
 # %% auto #0
 __all__ = ['assumed_public', 'limits', 'data_card', 'export_run']
 
-# %% ../nbs/08_export.ipynb #b88e1c4b
+# %% ../nbs/08_export.ipynb #8e3d7e93
 import json, math
 from pathlib import Path
 from typing import TYPE_CHECKING
 from .records import Records
-from .exchange import to_csv, to_datasets, to_parquet
+from .exchange import hub_datasets, to_csv, to_datasets, to_parquet
 from .folders import to_image_folder
 from .release import statement_text, write_atomic
 if TYPE_CHECKING: from pe_nb.runs import Run
 
-# %% ../nbs/08_export.ipynb #dc6af21c
+# %% ../nbs/08_export.ipynb #fc3473a1
 def assumed_public(
     info:dict, # From `run.json`
 )->list:       # Sentences
     "What the guarantee takes as public knowledge."
     shares = info['settings']['proportions']
-    labels = 'the label proportions were released with noise and are covered' if shares == 'private' else f'the label proportions ({shares if isinstance(shares, str) else "given numbers"})'
-    return [f"the label names ({len(info['label_names'])}) and the kind of the records ({info['kind']})", labels,
+    labels = [] if shares == 'private' else [f'the label proportions ({shares if isinstance(shares, str) else "given numbers"})']
+    return [f"the label names ({len(info['label_names'])}) and the kind of the records ({info['kind']})", *labels,
             'delta, and any record count it was derived from', 'the settings of the run, if they were not chosen by looking at the private data',
             'the generator and the embedding: neither was trained on the private data']
 
@@ -34,7 +34,7 @@ def limits(unit:str)->list:
             'The records are synthetic. Do not take one for an observation about a person, and check a model or a finding on real data before a decision rests on it.',
             'A record can resemble a real one, from the generator\'s own training data or by chance.']
 
-# %% ../nbs/08_export.ipynb #33ea1917
+# %% ../nbs/08_export.ipynb #47482f81
 def data_card(
     run:'Run',         # A run with a last generation
     records:Records, # What is exported
@@ -46,12 +46,12 @@ def data_card(
     head = dict(pretty_name=run.folder.name, tags=['synthetic', 'differential-privacy', 'private-evolution'], epsilon=finite(s['epsilon']), delta=s['delta'], adjacency=s['adjacency'],
                 unit_of_privacy=s['unit'], releases=s['releases'], noise_source=s['noise'], for_release=s['for_release'])
     lines = ['---', *(f'{k}: {q(v)}' for k, v in head.items()), '---', '', f'# {run.folder.name}', '', f'{len(records)} synthetic records ({records.kind}), made by Private Evolution. Records per label: {counts}.', '',
-             '## Privacy', '', statement_text(s), '', 'Assumed public, and therefore not covered by the guarantee:', '', *(f'- {x}' for x in assumed_public(info)), '',
+             '## Privacy', '', statement_text(s), '', *(['One of the releases is the label proportions.', ''] if info['settings']['proportions'] == 'private' else []), 'Assumed public, and therefore not covered by the guarantee:', '', *(f'- {x}' for x in assumed_public(info)), '',
              '## Before you use it', '', *(f'- {x}' for x in limits(s['unit'])), '',
              '## How it was made', '', f"- generator: `{q(info['generator'])}`", f"- embedding: `{q(info['embedding'])}`", f"- generations: {run.last} of {run.T}", f"- versions: {q(info.get('versions', {}), sort_keys=True)}", '']
     return '\n'.join(lines)
 
-# %% ../nbs/08_export.ipynb #86126383
+# %% ../nbs/08_export.ipynb #8e453dc1
 _FORMATS = ('parquet', 'csv', 'datasets', 'images')
 
 def export_run(
@@ -66,6 +66,7 @@ def export_run(
     if how == 'images' and run.info['kind'] != 'image': raise ValueError(f"how ('images') must go with records of kind image, not {run.info['kind']}")
     if how == 'csv' and run.info['kind'] == 'image': raise ValueError("how ('csv') must go with texts or tables; images take 'images', 'parquet' or 'datasets'")
     if folder.exists() and any(folder.iterdir()): raise ValueError(f"folder ({folder}) must be new or empty")
+    if how == 'datasets': hub_datasets()
     records = run.records(which)
     records = records.without_extra(*records.extra)
     folder.mkdir(parents=True, exist_ok=True)

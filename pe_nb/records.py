@@ -30,7 +30,7 @@ def check_images(x) -> np.ndarray:  # uint8 (n,h,w,c), read-only
     x = np.asarray(x)
     if x.dtype != np.uint8: raise ValueError(f"images must be uint8 (0..255), not {x.dtype}; scale and round them by a rule of your own")
     if x.ndim != 4: raise ValueError(f"images must have the shape (n,h,w,channels), not {x.shape}; a gray (n,h,w) array needs x[..., None]")
-    if 0 in x.shape[1:]: raise ValueError(f"images of shape {x.shape} must have at least one row, column and channel")
+    if 0 in x.shape[1:] or x.shape[3] > 4: raise ValueError(f"images of shape {x.shape} must be (n,h,w,channels) with 1 to 4 channels, the channels last")
     return frozen(x)
 
 def check_extra(
@@ -40,7 +40,7 @@ def check_extra(
     "Per-record arrays: bool, integer, float (up to 64 bits) of any shape, or strings (n,)."
     out = {}
     for key, x in (extra or {}).items():
-        if not isinstance(key, str) or not key: raise ValueError("keys of extra must be non-empty str")
+        if not isinstance(key, str) or not key or '\0' in key: raise ValueError("keys of extra must be non-empty str without NUL characters")
         text_array([key], 'keys of extra')
         a = x if isinstance(x, np.ndarray) else np.asarray(x)
         if a.dtype == TEXT or a.dtype.kind in 'OU': a = text_array(x, f"extra {key!r}")

@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['Votes', 'reveal', 'SecureNoise', 'SeededNoise', 'discrete_gaussian', 'Release', 'save_release', 'load_release',
-           'write_atomic', 'commit', 'Budget', 'plan_events', 'BudgetExceeded', 'Ledger', 'release', 'planned_curve',
-           'spent', 'statement', 'statement_text']
+           'write_atomic', 'commit', 'FolderLock', 'Budget', 'plan_events', 'BudgetExceeded', 'Ledger', 'check_ledger',
+           'release', 'planned_curve', 'spent', 'statement', 'upward', 'statement_text']
 
-# %% ../nbs/02_release.ipynb #11672425
+# %% ../nbs/02_release.ipynb #29289d10
 import hashlib, io, json, math, os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 from pathlib import Path
 import numpy as np
 from .accounting import Event, calibrate, epsilon, epsilon_curve
 
-# %% ../nbs/02_release.ipynb #d1742437
+# %% ../nbs/02_release.ipynb #39ef49d3
 class Votes:
     "A clean vote histogram. Private: it cannot be pickled, saved, plotted, iterated or converted to an array."
     __slots__ = ('_counts', 'k', 'grid')
@@ -27,8 +29,9 @@ class Votes:
     ):
         counts = np.asarray(counts)
         if counts.ndim != 1 or counts.dtype != np.int64: raise ValueError(f"counts ({counts.dtype}, {counts.ndim}-d) must be a 1-d int64 array")
-        self._counts, self.k, self.grid = counts, k, grid
+        for name, v in (('_counts', counts), ('k', k), ('grid', grid)): object.__setattr__(self, name, v)
 
+    def __setattr__(self, name, value): raise AttributeError(f"{name} (of votes) must stay as it is")
     def __len__(self): return len(self._counts)
     def __repr__(self): return f'Votes(private, {len(self)} bins)'
     def _refuse(self, *args, **kwargs):
@@ -151,7 +154,26 @@ def _fsync(path, flags):
     try: os.fsync(fd)
     finally: os.close(fd)
 
-# %% ../nbs/02_release.ipynb #497a57c1
+# %% ../nbs/02_release.ipynb #1c0cfec4
+class FolderLock:
+    "Holds a folder for one writer."
+    def __init__(self, folder): self.path = Path(folder)/'.lock'
+    def __enter__(self):
+        self.f = open(self.path, 'a')
+        try:
+            if os.name == 'nt':
+                import msvcrt
+                msvcrt.locking(self.f.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+                fcntl.flock(self.f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            self.f.close()
+            raise RuntimeError(f"folder ({self.path.parent}) must not be in use by another writer") from e
+        return self
+    def __exit__(self, *exc): self.f.close()
+
+# %% ../nbs/02_release.ipynb #a39d6620
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     "What may be spent: (epsilon, delta) or a noise multiplier, the neighbouring relation and the unit of privacy."
@@ -164,13 +186,22 @@ class Budget:
 
     def __post_init__(self):
         self._check_names()
+        for name in ('delta', 'epsilon', 'noise_multiplier'):
+            v = getattr(self, name)
+            if v is not None and (isinstance(v, (bool, np.bool_)) or not isinstance(v, (int, float, np.number))): raise ValueError(f"{name} ({v!r}) must be a number")
+        if not isinstance(self.non_private, bool): raise ValueError(f"non_private ({self.non_private!r}) must be True or False")
         if not 0 < self.delta < 1: raise ValueError(f"delta ({self.delta}) must be above 0 and below 1")
         if (self.epsilon is None) == (self.noise_multiplier is None):
             raise ValueError(f"epsilon ({self.epsilon}) must be given, or noise_multiplier ({self.noise_multiplier}), and not both")
-        if self.non_private and self.epsilon == math.inf: return
+        if self.non_private and self.epsilon == math.inf: return self._as_floats()
         v, name = (self.epsilon, 'epsilon') if self.epsilon is not None else (self.noise_multiplier, 'noise_multiplier')
         if self.non_private or not 0 < v < math.inf:
             raise ValueError(f"{name} ({v}) must be a finite number above 0 (a run without privacy takes epsilon=math.inf and non_private=True)")
+        self._as_floats()
+
+    def _as_floats(self):
+        for name in ('delta', 'epsilon', 'noise_multiplier'):
+            if getattr(self, name) is not None: object.__setattr__(self, name, float(getattr(self, name)))
 
     def _check_names(self):
         if self.adjacency not in ('add_remove', 'replace_one'): raise ValueError(f"adjacency ({self.adjacency!r}) must be 'add_remove' or 'replace_one'")
@@ -203,7 +234,7 @@ def _calibrate(budget, w, ks, grid):
         sigma *= 1.0005
     return sigma
 
-# %% ../nbs/02_release.ipynb #dddbd48e
+# %% ../nbs/02_release.ipynb #11816765
 class BudgetExceeded(ValueError): "A release was asked for that the plan does not hold."
 
 class Ledger:
@@ -219,13 +250,36 @@ class Ledger:
         self.budget, self.events, self.run = budget, tuple(events), run
         self.noise = SecureNoise() if noise is None else noise
         self.folder, self.releases = None if folder is None else Path(folder), []
-        if self.folder is not None: self._open(recover)
+        check_ledger(self)
+        if self.folder is None: return
+        if not recover: return self._open(False)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FolderLock(self.folder): self._open(True)
 
     def __len__(self): return len(self.releases)
     def _path(self, index): return self.folder/f'{index:04d}.npz'
     def _tail(self): return self.releases[-1].digest if self.releases else ''
 
-# %% ../nbs/02_release.ipynb #eee6a611
+# %% ../nbs/02_release.ipynb #ec7b8a55
+@lru_cache(64)
+def _curve(events, delta):
+    "Epsilon after each of the events; computed once for a plan."
+    out = np.asarray(epsilon_curve(events, delta), np.float64)
+    out.setflags(write=False)
+    return out
+
+def check_ledger(l):
+    "Refuse events that are not what the budget says, and a noise source that is none."
+    for e in l.events:
+        if e.adjacency != l.budget.adjacency: raise ValueError(f"adjacency ({e.adjacency!r}) of an event must be that of the budget ({l.budget.adjacency!r})")
+        if bool(e.grid) != (l.budget.unit == 'client'): raise ValueError(f"grid ({e.grid}) of an event must be above 0 exactly when the unit of the budget is 'client' (it is {l.budget.unit!r})")
+        if not (e.scale == 0 and l.budget.non_private or 1e-6 <= e.scale <= 2**50): raise ValueError(f"noise scale ({e.scale:g}) must be between 1e-6 and 2**50, what exact integer noise can do")
+    if l.events and not l.budget.non_private and l.budget.epsilon is not None and _curve(l.events, l.budget.delta)[-1] > l.budget.epsilon:
+        raise BudgetExceeded(f"events (epsilon {_curve(l.events, l.budget.delta)[-1]:.6g}) must stay within the budget's epsilon ({l.budget.epsilon})")
+    if isinstance(l.noise, type) or not callable(l.noise) and not isinstance(getattr(l.noise, 'name', None), str): raise TypeError(f"noise ({l.noise!r}) must be a noise source, for example SecureNoise()")
+    if not isinstance(getattr(l.noise, 'name', None), str) or not isinstance(getattr(l.noise, 'secure', None), bool): raise TypeError(f"noise ({type(l.noise).__name__}) must say its name (a string) and whether it is secure (a bool)")
+
+# %% ../nbs/02_release.ipynb #57c2e67e
 def _check_entry(self, r:Release, index:int):
     "Does this release belong at this place of this ledger?"
     if r.index != index: raise ValueError(f"release file (number {r.index}) must be number {index}")
@@ -235,7 +289,7 @@ def _check_entry(self, r:Release, index:int):
 
 def _open(self, recover):
     "Finish or discard an interrupted write (if `recover`), then read and check all releases."
-    if recover: self.folder.mkdir(parents=True, exist_ok=True)
+    self.releases.clear()
     while True:
         index = len(self) + 1
         path, tmp = self._path(index), self._path(index).with_name(f'.tmp-{self._path(index).name}')
@@ -246,6 +300,7 @@ def _open(self, recover):
         self.releases.append(r)
     for tmp in self.folder.glob('.tmp-*') if recover else (): tmp.unlink()
     beyond = sorted({p.name for p in self.folder.glob('[0-9]*.npz')} - {self._path(r.index).name for r in self.releases})
+    if not recover: beyond = [n for n in beyond if n != self._path(len(self) + 1).name]  # made by its writer since
     if beyond: raise ValueError(f"releases ({', '.join(beyond)}) must follow one another from 0001.npz without a gap")
 
 def _is_complete(tmp):
@@ -263,7 +318,7 @@ def _draw_early(noise, scale, bins):
     pool.shutdown(wait=False)
     return future
 
-# %% ../nbs/02_release.ipynb #4579cb34
+# %% ../nbs/02_release.ipynb #78ba0d60
 def release(self,
     index:int,           # Number of the release, from 1
     votes,               # Function without arguments that returns `Votes`; called only if this release was not made yet
@@ -271,7 +326,15 @@ def release(self,
     bins:int=0,          # Length of the votes, if known: secure noise is then drawn while the votes are computed
 )->Release:
     "Release number `index`: from the ledger if it was made before, else votes plus noise, written durably before it is returned."
-    if index <= len(self): return self.releases[index-1]
+    if index < 1: raise ValueError(f"release ({index}) must be at least 1")
+    with nullcontext() if self.folder is None else FolderLock(self.folder):
+        if index > len(self) and self.folder is not None: self._open(True)  # a write that was interrupted before it was noted
+        if index > len(self): self._make(index, votes, purpose, bins)
+        if self.releases[index-1].purpose != purpose: raise ValueError(f"release {index} ({self.releases[index-1].purpose}) must be of the purpose asked for ({purpose})")
+        return self.releases[index-1]
+
+def _make(self, index, votes, purpose, bins):
+    "Votes, noise, file, in this order; called under the lock."
     if index > len(self.events): raise BudgetExceeded(f"release {index} must be within the plan of {len(self.events)} releases")
     if index != len(self) + 1: raise ValueError(f"release {index} must follow release {len(self)}")
     event = self.events[index-1]
@@ -283,25 +346,19 @@ def release(self,
     if event.scale == 0: values = v._counts.copy()
     elif early and len(v) == bins: values = v._counts + early.result()
     else: values = self.noise(v._counts, event.scale, index)
+    if not isinstance(values, np.ndarray) or values.shape != (len(v),) or values.dtype != np.int64: raise ValueError(f"noise ({self.noise.name}) must return one int64 per bin")
     values.setflags(write=False)
     r = Release(index=index, purpose=purpose, values=values, event=event, noise=self.noise.name if event.scale > 0 else 'NONE, NOT PRIVATE',
                 secure=self.noise.secure and event.scale > 0, run=self.run, previous=self._tail())
     if self.folder is not None: write_atomic(self._path(index), lambda tmp: save_release(r, tmp))
     self.releases.append(r)
-    return r
 
-Ledger.release = release
+Ledger.release, Ledger._make = release, _make
 
-# %% ../nbs/02_release.ipynb #062e9983
+# %% ../nbs/02_release.ipynb #2bcf1d50
 def planned_curve(self)->np.ndarray: # (planned releases,) float64
     "Epsilon after each release of the plan, computed once."
     return _curve(self.events, self.budget.delta)
-
-@lru_cache(64)
-def _curve(events, delta):
-    out = np.asarray(epsilon_curve(events, delta), np.float64)
-    out.setflags(write=False)
-    return out
 
 def spent(self)->np.ndarray: # (releases made,) float64
     "Epsilon after each release made so far, at the budget's delta (each release is the planned event, so this is a part of the planned curve)."
@@ -314,6 +371,12 @@ def statement(self)->dict:
                 planned_releases=len(self.events), noise=self.noise.name if e < math.inf else 'NONE, NOT PRIVATE',
                 for_release=bool(e < math.inf and all(r.secure for r in self.releases) and getattr(self.noise, 'secure', False)))
 
+def upward(x:float, digits:int=4)->str:
+    "`x` with at most so many significant digits, rounded up: a printed bound stays a bound."
+    if x == 0 or not math.isfinite(x): return f'{x:g}'
+    d = Decimal(repr(float(x)))
+    return f'{float(d.quantize(Decimal(1).scaleb(d.adjusted() - digits + 1), ROUND_CEILING)):.{digits}g}'
+
 def statement_text(
     s:dict, # From `Ledger.statement`
 )->str:
@@ -321,7 +384,8 @@ def statement_text(
     who = {'record': 'one record', 'client': 'all records of one client'}[s['unit']]
     how = {'add_remove': f'adding or removing {who}', 'replace_one': f'replacing {who}'}[s['adjacency']]
     if s['epsilon'] == math.inf: return 'NOT PRIVATE: no noise was added.'
+    if s['releases'] == 0: return 'Nothing that depends on the private data was released: epsilon is 0.'
     note = '' if s['for_release'] else ' NOT FOR RELEASE: the noise can be reproduced from a seed.'
-    return f"({s['epsilon']:.4g}, {s['delta']:.3g})-differential privacy under {how}; {s['releases']} releases; noise: {s['noise']}.{note}"
+    return f"({upward(s['epsilon'])}, {upward(s['delta'], 3)})-differential privacy under {how}; {s['releases']} releases; noise: {s['noise']}.{note}"
 
 Ledger.spent, Ledger.statement, Ledger.planned_curve = spent, statement, planned_curve

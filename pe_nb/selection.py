@@ -37,7 +37,7 @@ def rank(
     order = np.argsort(-np.asarray(noisy, np.float64), kind='stable')
     return np.resize(order, n).astype(np.int64)
 
-# %% ../nbs/04_selection.ipynb #14bd6378
+# %% ../nbs/04_selection.ipynb #00415e84
 def select(
     release:Release,          # The noisy histogram; nothing else is accepted
     labels:np.ndarray,        # (m,) int64, labels of the population that was voted on
@@ -61,7 +61,7 @@ def select(
 def check_selection(how, H):
     "Refuse an unknown selection or a threshold that is not a finite number of at least 0."
     if how not in ('sample', 'rank'): raise ValueError(f"selection ({how!r}) must be 'sample' or 'rank'")
-    if not (isinstance(H, (int, float, np.number)) and 0 <= H < np.inf): raise ValueError(f"threshold ({H!r}) must be a finite number of at least 0")
+    if isinstance(H, bool) or not (isinstance(H, (int, float, np.number)) and 0 <= H <= 1e300): raise ValueError(f"threshold ({H!r}) must be a finite number of at least 0")
 
 # %% ../nbs/04_selection.ipynb #381080d4
 def apportion(

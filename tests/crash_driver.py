@@ -28,14 +28,14 @@ class Fresh:
     name, secure = 'fresh', False
     def __call__(self, counts, scale, index): return counts + discrete_gaussian(len(counts), scale, np.random.default_rng())
 
-def watch(g): return {'mean': Covered(g.records.data.mean()), 'real': float(g.t)}
+def watch(g): return {'mean': Covered(g.records.data.mean()), **({'real': float(g.t)} if g.t == 2 else {})}
 RNG = np.random.default_rng(0)
 PRIVATE = Points().make(RNG.normal(90, 20, (40, 2)), RNG.integers(0, 2, 40))
 
 SETTINGS, BUDGET = Settings(generations=2, samples=6, degree=5., proportions='private', seed=3), Budget(epsilon=4., delta=1e-3)
 
 def go(folder, mode):
-    return synthesize(PRIVATE, Points(), Flat(), SETTINGS, BUDGET, folder, watchers=[watch], noise=Fresh() if mode == 'fresh' else SeededNoise(9), report=mode == 'report')
+    return synthesize(PRIVATE, Points(), Flat(), SETTINGS, BUDGET, folder, watchers=[] if mode in ('report', 'plain') else [watch], noise=Fresh() if mode == 'fresh' else SeededNoise(9), report=mode == 'report')
 
 def child(work):
     "Run `work` in a forked process; its exit code."
@@ -78,14 +78,15 @@ def drawn(folder):
 def warm_up():
     "Import and calibrate once, in the parent, what every child would do again. No vote: that would start threads."
     import matplotlib.backends.backend_agg, matplotlib.figure, PIL.Image, threadpoolctl  # noqa: F401
-    import pe_nb.reports  # noqa: F401
-    plan(SETTINGS, BUDGET)
+    import dp_accounting.pld.privacy_loss_distribution  # noqa: F401
+    import pe_nb.reports
+    pe_nb.reports._opinion(plan(SETTINGS, BUDGET).events, BUDGET.delta)
 
 def main(home, mode):
     warm_up()
     whole, plain = home/'whole'/'run', home/'plain'/'run'
     assert child(lambda: go(whole, mode)) == 0
-    if mode == 'report': assert child(lambda: go(plain, 'seeded')) == 0
+    if mode == 'report': assert child(lambda: go(plain, 'plain')) == 0
     want, boundary, died = contents(whole), 0, True
     while died:
         boundary += 1

@@ -2,7 +2,7 @@
 import math
 import numpy as np
 import pytest
-from pe_nb.evolution import Settings, evolve, identity, label_counts, more, planned_events, schedule, steps, stream
+from pe_nb.evolution import Settings, evolve, identity, label_counts, more, planned_events, random_population, schedule, steps, stream
 from pe_nb.records import Records
 from pe_nb.release import Budget, Ledger, SeededNoise
 from pe_nb.selection import apportion
@@ -137,7 +137,7 @@ def test_private_proportions_are_a_charged_release():
     l = Ledger(BUDGET, planned_events(s, BUDGET), noise=SeededNoise(1))
     gs = list(evolve(data, Points(), flat, s, BUDGET, ledger=l))
     assert [r.purpose for r in l.releases] == ['labels', 'votes', 'votes', 'votes'] and l.statement()['epsilon'] <= 5
-    assert gs[-1].epsilon == l.statement()['epsilon'] and abs(np.bincount(gs[-1].records.labels)[0] - 30) <= 2
+    assert gs[0].epsilon == l.spent()[0] > 0 and gs[-1].epsilon == l.statement()['epsilon'] and abs(np.bincount(gs[-1].records.labels)[0] - 30) <= 2
 
 # ------------------------------------------------------------------ refused before anything happens
 
@@ -147,10 +147,10 @@ class Untouchable:
 
 BAD = [(dict(degree=[1., 2.]), 'degree (2 entries) must have 4'), (dict(samples=[5]*5), 'samples (5 entries) must have 4'), (dict(samples=0), 'samples of generation 0 (0) must'),
        (dict(samples=[5, 5, 5, 2.5]), 'samples of generation 3 (2.5) must'), (dict(folds=-1), 'folds of generation 0 (-1) must'), (dict(folds=0), 'would be empty'), (dict(lookahead=True), 'lookahead of generation 0 (True)'),
-       (dict(selection='best'), "selection ('best') must"), (dict(threshold=-1.), 'threshold (-1.0) must'), (dict(threshold=math.nan), 'threshold (nan) must'), (dict(metric='l3'), "metric ('l3') must"),
+       (dict(selection='best'), "selection ('best') must"), (dict(threshold=-1.), 'threshold (-1.0) must'), (dict(threshold=math.nan), 'threshold (nan) must'), (dict(threshold=10**400), 'must be a finite number'), (dict(metric='l3'), "metric ('l3') must"),
        (dict(neighbours=0), 'neighbours (0) must'), (dict(generations=0), 'generations (0) must'), (dict(generations=-1), 'generations (-1) must'), (dict(generations=2.), 'generations (2.0) must'), (dict(seed=-1), 'seed (-1) must'),
        (dict(keep_parents=1), 'keep_parents of generation 0 (1) must'), (dict(degree=object()), 'must be plain data'), (dict(degree=[1., 1., 1., -1.]), 'degree (-1.0) must'), (dict(noise_weight=0.), 'noise_weight of generation 0 (0.0)'),
-       (dict(proportions=[1, 1, 1]), 'proportions ((3,)) must'), (dict(proportions=[1, -1]), 'shares'), (dict(proportions=[1, 1e-9]), 'would get none'), (dict(proportions='guess'), "proportions ('guess') must"),
+       (dict(proportions=[1, 1, 1]), 'proportions ((3,)) must'), (dict(proportions=[1, -1]), 'shares'), (dict(proportions=[1, 1e-9]), 'would get none'), (dict(proportions='guess'), "proportions ('guess') must"), (dict(proportions={'a': 1}), "proportions (['a']) must name"),
        (dict(samples=1), 'would get none'), (dict(public_only=True), 'generations (3) must'), (dict(initial_folds=-1), 'initial_folds (-1) must'), (dict(generations=0, public_only=True, proportions='private'), "proportions ('private') must be public")]
 
 @pytest.mark.parametrize('kw, message', BAD, ids=[m for _, m in BAD])
@@ -167,18 +167,21 @@ def test_bad_parts_fail_before_any_call():
     for args, err, word in cases:
         with pytest.raises(err, match=word): evolve(*args)
     with pytest.raises(ValueError, match='clients'): evolve(d, Points(), flat, s, BUDGET, clients=np.zeros(60, int))
+    with pytest.raises(ValueError, match='start'): evolve(d, Points(), flat, s, BUDGET, start=random_population(Points(), [5, 5], 0, None, 0))
+    with pytest.raises(ValueError, match='label_names'): evolve(d, type('Bare', (), dict(random=Points.random, vary=Points.vary, fingerprint='x'))(), flat, s, BUDGET)
     with pytest.raises(ValueError, match='noise'): evolve(d, Points(), flat, s, BUDGET, noise=SeededNoise(0), ledger=Ledger(BUDGET, planned_events(s, BUDGET)))
 
 def test_zero_private_generations_by_name_only():
     gs = list(evolve(private(), Points(), Untouchable(), Settings(generations=0, samples=10, public_only=True), BUDGET))
     assert len(gs) == 1 and gs[0].epsilon == 0
 
-@pytest.mark.parametrize('what, message', [('short', 'one record for each'), ('order', 'order of the labels'), ('type', 'must return Records'), ('kind', 'of kind image')])
+@pytest.mark.parametrize('what, message', [('short', 'one record for each'), ('order', 'order of the labels'), ('type', 'must return Records'), ('kind', 'of kind image'), ('names', 'with the label names'), ('shape', 'of the shape'), ('extra', 'extra arrays')])
 def test_generators_are_held_to_their_word(what, message):
     class Bad(Points):
         def vary(self, parents, degree, rng):
             r = super().vary(parents, degree, rng)
-            return {'short': r[1:], 'order': r[::-1], 'type': r.data, 'kind': Records.texts(['x']*len(r), r.labels, NAMES)}[what]
+            return {'short': r[1:], 'order': r[::-1], 'type': r.data, 'kind': Records.texts(['x']*len(r), r.labels, NAMES), 'names': Records.images(r.data, r.labels, ('x', 'y')),
+                    'shape': Records.images(r.data[:, :, :1], r.labels, NAMES), 'extra': r.with_extra(z=np.zeros(len(r)))}[what]
     with pytest.raises((ValueError, TypeError), match=message): run(private(), Settings(**BASE), generator=Bad())
 
 def test_calls_are_whole_populations():
@@ -188,6 +191,19 @@ def test_calls_are_whole_populations():
     assert gen.calls == [('random', 10), ('vary', 10)] + [('vary', 20)]*2 + [('vary', 10)]*3 + ([('vary', 30)]*2 + [('vary', 10)]*3)*2
 
 # ------------------------------------------------------------------ clients, labels, randomness
+
+def test_a_ledger_for_another_plan_is_refused(tmp_path):
+    s, big = Settings(**BASE), Budget(epsilon=1e3, delta=1e-4)
+    with pytest.raises(ValueError, match='must be made for this budget'): evolve(private(), Points(), flat, s, BUDGET, ledger=Ledger(big, planned_events(s, big), noise=SeededNoise(1)))
+    p = Settings(**{**BASE, 'proportions': 'private'})
+    with pytest.raises(ValueError, match='must be made for this budget'): evolve(private(), Points(), flat, p, BUDGET, ledger=Ledger(BUDGET, planned_events(s, BUDGET), noise=SeededNoise(1)))
+    with pytest.raises(ValueError, match='which run it belongs to'): evolve(private(), Points(), flat, s, BUDGET, ledger=Ledger(BUDGET, planned_events(s, BUDGET), tmp_path, noise=SeededNoise(1)))
+
+def test_identity_sees_defaults():
+    def make(w):
+        def emb(r, w=w): return flat(r)*w
+        return emb
+    assert identity(make(1)) != identity(make(2))
 
 def test_client_runs():
     d, b = private(), Budget(epsilon=3., delta=1e-4, unit='client')
@@ -222,6 +238,16 @@ def test_more_costs_nothing_and_uses_parents_evenly():
     assert len(m) == 35 and set(np.unique(m.data.reshape(-1, 2), axis=0, return_counts=True)[1]) <= {3, 4}
     assert len(more(Points(), r, 0, 0.)) == 0
     with pytest.raises(ValueError, match='at least one record'): more(Points(), r[:0], 5, 0.)
+
+def test_numpy_settings_are_settings():
+    s = Settings(**{**BASE, 'samples': np.int64(10), 'generations': np.int64(3), 'degree': np.full(4, 8.), 'threshold': np.float64(1.), 'noise_weight': lambda t: np.float32(1), 'proportions': {'b': 1, 'a': 1}})
+    assert everything(run(private(), s)) == everything(run(private(), Settings(**BASE)))
+
+def test_an_embedding_that_loses_a_row_is_named():
+    class Short:
+        fingerprint = 'Short()'
+        def __call__(self, r): return flat(r)[1:]
+    with pytest.raises(ValueError, match='one row for each record'): list(evolve(private(), Points(), Short(), Settings(**BASE), BUDGET))
 
 def test_identity():
     assert identity(Points()) == 'Points()' and identity(flat) != identity(transcribed)

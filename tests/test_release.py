@@ -7,11 +7,13 @@ from hypothesis import given, settings, strategies as st
 from scipy.stats import chi2
 from pe_nb.accounting import Event, epsilon
 from pe_nb.release import (Budget, BudgetExceeded, Ledger, Release, SecureNoise, SeededNoise, Votes, discrete_gaussian, load_release, plan_events, reveal,
-                           save_release, statement_text, write_atomic)
+                           save_release, statement_text, upward, write_atomic)
 
 COUNTS = np.array([7, 0, 123456, 3], np.int64)
 EVENTS = tuple(Event(noise_multiplier=4.) for _ in range(3))
 BUDGET = Budget(noise_multiplier=4., delta=1e-5)
+
+def files(folder): return sorted(p for p in os.listdir(folder) if p != '.lock')
 
 def ledger(**kw): return Ledger(BUDGET, EVENTS, **{'noise': SeededNoise(3), **kw})
 
@@ -92,6 +94,7 @@ def test_seeded_noise_over_the_whole_range(s):
     (dict(epsilon=1, delta=0), 'delta (0) must'), (dict(epsilon=1, delta=1), 'delta (1) must'), (dict(delta=.1), 'epsilon (None) must'),
     (dict(epsilon=1, noise_multiplier=1, delta=.1), 'epsilon (1) must'), (dict(epsilon=-1, delta=.1), 'epsilon (-1) must'), (dict(epsilon=math.nan, delta=.1), 'epsilon (nan) must'),
     (dict(epsilon=math.inf, delta=.1), 'epsilon (inf) must'), (dict(epsilon=1, delta=.1, non_private=True), 'epsilon (1) must'), (dict(noise_multiplier=0, delta=.1), 'noise_multiplier (0) must'),
+    (dict(epsilon='1', delta=.1), "epsilon ('1') must be a number"), (dict(epsilon=True, delta=.1), 'epsilon (True) must be a number'),
     (dict(epsilon=1, delta=.1, adjacency='swap'), "adjacency ('swap') must"), (dict(epsilon=1, delta=.1, unit='user'), "unit ('user') must")])
 def test_budget_refuses(kw, message):
     with pytest.raises(ValueError) as e: Budget(**kw)
@@ -136,7 +139,7 @@ def test_a_release_is_made_once():
 def test_failed_votes_spend_nothing(tmp_path):
     l = ledger(folder=tmp_path)
     with pytest.raises(ZeroDivisionError): l.release(1, lambda: 1/0)
-    assert len(l) == 0 and os.listdir(tmp_path) == [] and l.statement()['epsilon'] == 0
+    assert len(l) == 0 and files(tmp_path) == [] and l.statement()['epsilon'] == 0
 
 def test_ledger_survives_on_disk(tmp_path):
     l = ledger(folder=tmp_path, run='abc')
@@ -194,10 +197,61 @@ def test_interrupted_writes(tmp_path):
     l = ledger(folder=tmp_path, recover=False)
     assert len(l) == 0 and (tmp_path/'.tmp-0001.npz').exists()
     l = ledger(folder=tmp_path)
-    assert l.releases[0].digest == r.digest and os.listdir(tmp_path) == ['0001.npz']
+    assert l.releases[0].digest == r.digest and files(tmp_path) == ['0001.npz']
     raw = (tmp_path/'0001.npz').read_bytes()
     (tmp_path/'.tmp-0002.npz').write_bytes(raw[:len(raw)//2])
-    assert len(ledger(folder=tmp_path)) == 1 and os.listdir(tmp_path) == ['0001.npz']
+    assert len(ledger(folder=tmp_path)) == 1 and files(tmp_path) == ['0001.npz']
+
+def test_one_writer_at_a_time(tmp_path):
+    "A second ledger on the same folder cannot release while the first one's votes are computed; afterwards it reads what the first one wrote."
+    a, b, tried = ledger(folder=tmp_path, noise=SecureNoise()), ledger(folder=tmp_path, noise=SecureNoise()), []
+    def slow():
+        with pytest.raises(RuntimeError, match='must not be in use'): b.release(1, lambda: Votes(COUNTS))
+        with pytest.raises(RuntimeError, match='must not be in use'): ledger(folder=tmp_path)
+        tried.append(1)
+        return Votes(COUNTS)
+    first = a.release(1, slow)
+    assert tried and b.release(1, lambda: 1/0).digest == first.digest
+
+def test_an_interrupted_write_is_finished_by_the_same_ledger(tmp_path, monkeypatch):
+    l = ledger(folder=tmp_path, noise=SecureNoise())
+    with monkeypatch.context() as m:
+        def stop(*a): raise KeyboardInterrupt
+        m.setattr(os, 'replace', stop)
+        with pytest.raises(KeyboardInterrupt): l.release(1, lambda: Votes(COUNTS))
+    drawn = load_release(tmp_path/'.tmp-0001.npz').digest
+    assert l.release(1, lambda: 1/0).digest == drawn
+
+def test_a_ledger_promises_only_what_its_events_give():
+    b = Budget(epsilon=1., delta=1e-3)
+    events = plan_events(b, [1, 1])
+    with pytest.raises(ValueError, match='adjacency'): Ledger(Budget(epsilon=1., delta=1e-3, adjacency='replace_one'), events)
+    with pytest.raises(ValueError, match='grid'): Ledger(Budget(epsilon=1., delta=1e-3, unit='client'), events)
+    with pytest.raises(BudgetExceeded, match='must stay within'): Ledger(Budget(epsilon=.5, delta=1e-3), events)
+    for m in (1e20, 1e-9): 
+        huge = Budget(noise_multiplier=m, delta=1e-6)
+        with pytest.raises(ValueError, match='noise scale'): Ledger(huge, plan_events(huge, [1]))
+    for bad in (SecureNoise, 3, lambda c, s, i: c):
+        with pytest.raises(TypeError, match='noise'): Ledger(b, events, noise=bad)
+
+@pytest.mark.parametrize('wrong', [lambda c: c[:-1], lambda c: c + .5, lambda c: list(c)])
+def test_a_bad_noise_source_writes_nothing(tmp_path, wrong):
+    class Bad(SeededNoise):
+        def __call__(self, counts, scale, index=0): return wrong(counts)
+    l = ledger(folder=tmp_path, noise=Bad(0))
+    with pytest.raises(ValueError, match='one int64 per bin'): l.release(1, lambda: Votes(COUNTS))
+    assert files(tmp_path) == []
+
+def test_purpose_and_number_are_checked():
+    l = ledger()
+    l.release(1, lambda: Votes(COUNTS))
+    with pytest.raises(ValueError, match='purpose'): l.release(1, None, 'labels')
+    for i in (0, -1):
+        with pytest.raises(ValueError, match='at least 1'): l.release(i, None)
+
+def test_votes_cannot_be_relabelled():
+    v = Votes(COUNTS, k=5)
+    with pytest.raises(AttributeError): v.k = 1
 
 def test_write_atomic_keeps_the_old_file_when_writing_fails(tmp_path):
     write_atomic(tmp_path/'x', lambda t: t.write_text('old'))
@@ -210,7 +264,26 @@ def test_statement_says_everything():
     for i in (1, 2): l.release(i, lambda: Votes(COUNTS, grid=2**20))
     s, text = l.statement(), statement_text(l.statement())
     assert s['for_release'] and s['epsilon'] <= 1 and 'replacing all records of one client' in text and '2 releases' in text and 'cryptographic' in text
-    assert 'NOT FOR RELEASE' in statement_text(ledger().statement())
+    seeded = ledger()
+    assert statement_text(seeded.statement()).startswith('Nothing that depends on the private data')
+    seeded.release(1, lambda: Votes(COUNTS))
+    assert 'NOT FOR RELEASE' in statement_text(seeded.statement())
+
+@given(st.floats(1e-12, 1e6), st.integers(1, 6))
+@settings(deadline=None, max_examples=200)
+def test_printed_bounds_are_bounds(x, digits):
+    assert x <= float(upward(x, digits)) <= x*(1 + 1.01*10**(1 - digits))
+
+def test_a_release_on_disk_is_never_drawn_again(tmp_path, monkeypatch):
+    "Interrupted after the rename and before the ledger noted it: the next call reads the file."
+    l, calls = ledger(folder=tmp_path, noise=SecureNoise()), []
+    class Stop(list):
+        def append(self, r): raise KeyboardInterrupt
+    l.releases = Stop()
+    with pytest.raises(KeyboardInterrupt): l.release(1, lambda: Votes(COUNTS))
+    on_disk = load_release(tmp_path/'0001.npz').digest
+    l.releases = []
+    assert l.release(1, lambda: calls.append(1)).digest == on_disk and calls == []
 
 def test_release_scale_of_client_votes():
     r = Release(index=1, purpose='votes', values=np.array([2**20, -2**19]), event=Event(noise_multiplier=1., grid=2**20), noise='', secure=False, run='', previous='')

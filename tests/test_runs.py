@@ -98,7 +98,7 @@ def private_thing(g): return {'gap': abs(g.records.data.mean() - PRIVATE.data.me
 def test_secure_runs_resume_on_their_releases(tmp_path):
     "With the cryptographic source: what was released before the failure is what the finished run holds."
     with pytest.raises(ConnectionError): go(tmp_path/'r', generator=Mortal(3), noise=SecureNoise())
-    before = {p.name: p.read_bytes() for p in (tmp_path/'r'/'releases').iterdir()}
+    before = {p.name: p.read_bytes() for p in (tmp_path/'r'/'releases').glob('*.npz')}
     r = go(tmp_path/'r', noise=SecureNoise())
     assert len(before) == 3 and all((r.folder/'releases'/n).read_bytes() == b for n, b in before.items()) and r.statement['for_release']
 
@@ -117,6 +117,30 @@ def test_numbers_that_touched_real_data_are_kept_apart(tmp_path):
     assert {x['metric'] for x in rows} == {'epsilon', 'mean'} and len(rows) == 8
     with open(r.folder/'not_private/metrics.csv', newline='') as f: assert {x['metric'] for x in csv.DictReader(f)} == {'gap'}
     assert len(r.metrics) == 12 and [m['covered_by_epsilon'] for m in r.metrics if m['metric'] == 'gap'] == ['no']*4
+
+def test_private_numbers_stay_in_their_folder(tmp_path):
+    "A number that touched real data is in no file outside `not_private/`, pictures included."
+    def secret(value): return lambda g: {'secret': value}
+    a, b = go(tmp_path/'a'/'run', report=True, watchers=[secret(123.25)]), go(tmp_path/'b'/'run', report=True, watchers=[secret(77.5)])
+    shared = {k for k in contents(a.folder) if not k.startswith('not_private')}
+    assert {k: contents(a.folder)[k] for k in shared} == {k: contents(b.folder)[k] for k in shared} and {'report.html', 'picture.png', 'metrics.csv'} <= shared
+    assert '123.2' in (a.folder/'not_private/report.html').read_text() and '123.2' in a._repr_html_()
+
+def test_watchers_cannot_pose_as_the_ledger(tmp_path):
+    for bad in ({'epsilon': 0.}, {'a': 'b'}, {'a': [1, 2]}):
+        with pytest.raises(ValueError, match='watcher result'): go(tmp_path/f'{len(list(tmp_path.iterdir()))}', watchers=[lambda g: bad])
+
+def test_a_start_that_made_nothing_claims_nothing(tmp_path):
+    class Broken(Points):
+        def random(self, *a): raise ConnectionError
+    with pytest.raises(ConnectionError): go(tmp_path/'r', generator=Broken())
+    assert go(tmp_path/'r', seed=9).finished
+
+def test_epsilon_of_generation_0_counts_the_labels(tmp_path):
+    r = go(tmp_path/'r', proportions='private')
+    assert r.generation(0).epsilon == r.ledger.spent()[0] == r.metrics[0]['value'] > 0
+    card = (r.export(tmp_path/'out')/'README.md').read_text()
+    assert 'One of the releases is the label proportions' in card and 'the label proportions' not in card.split('Assumed public')[1]
 
 def test_a_failing_watcher_loses_nothing(tmp_path):
     def fragile(g):
@@ -283,6 +307,55 @@ def test_export_refuses(tmp_path):
     with pytest.raises(ValueError, match='kind image'): words_run(tmp_path/'w').export(tmp_path/'o', 'images')
     with pytest.raises(ValueError, match='new or empty'): r.export(tmp_path/'r')
     assert not (tmp_path/'o').exists()
+
+def test_export_without_datasets_says_what_to_install(tmp_path, monkeypatch):
+    r = go(tmp_path/'r')
+    monkeypatch.setitem(sys.modules, 'datasets', None)
+    with pytest.raises(ImportError, match=r"pip install 'pe_nb\[images\]'"): r.export(tmp_path/'o', 'datasets')
+    assert not (tmp_path/'o').exists()
+
+def test_one_number_is_one_setting(tmp_path):
+    "4 and 4.0 are the same budget, 6 and 6.0 the same degree."
+    with pytest.raises(ConnectionError): go(tmp_path/'r', generator=Mortal(2), budget=Budget(epsilon=4, delta=1e-3), degree=6, threshold=1)
+    assert go(tmp_path/'r', degree=6., threshold=1.).finished
+
+def test_a_last_digit_of_calibration_does_not_end_a_run(tmp_path, monkeypatch):
+    import pe_nb.release as release
+    with pytest.raises(ConnectionError): go(tmp_path/'r', generator=Mortal(2))
+    release._calibrate.cache_clear()
+    real = release.calibrate
+    monkeypatch.setattr(release, 'calibrate', lambda *a, **k: float(np.nextafter(real(*a, **k), 9e9)))
+    try: assert go(tmp_path/'r').finished
+    finally: release._calibrate.cache_clear()
+
+def test_a_folder_without_run_json_is_not_taken_over(tmp_path):
+    with pytest.raises(ConnectionError): go(tmp_path/'r', generator=Mortal(1))
+    (tmp_path/'r'/'run.json').unlink()
+    with pytest.raises(ValueError, match='must be empty or hold a run'): go(tmp_path/'r', seed=99)
+
+def test_private_and_synthetic_kinds_must_agree(tmp_path):
+    "Before the private embedding is computed, so that no private text reaches an error message."
+    with pytest.raises(ValueError, match='of the kind of the private ones'): go(tmp_path/'r', Records.texts(['secret']*4, [0, 1, 0, 1], ('a', 'b')))
+
+def test_watchers_are_checked_and_kept(tmp_path):
+    for bad in (5, [1]):
+        with pytest.raises(TypeError, match='watchers'): go(tmp_path/'r', watchers=bad)
+    assert len([m for m in go(tmp_path/'r', watchers=(w for w in [mean])).metrics if m['metric'] == 'mean']) == 4
+
+def test_report_survives_odd_names(tmp_path):
+    assert 'frac' in (go(tmp_path/'r', report=True, watchers=[lambda g: {r'a $\frac$': Covered(1.)}]).folder/'report.html').read_text()
+
+def test_duplicates_with_missing_values_are_found():
+    import pandas as pd
+    schema = Schema((Column('f', 'float', low=0., high=1., nullable=True), Column('i', 'integer', low=0, high=9, nullable=True)))
+    d = Records.table(pd.DataFrame({'f': [np.nan]*5, 'i': pd.array([None]*5, 'Int64')}), schema)
+    with pytest.warns(UserWarning, match='OWNER ONLY'): assert check_duplicates(d, Settings(**BASE), BUDGET)['largest'] == 5
+
+def test_an_empty_run_says_so(tmp_path):
+    class Broken(Points):
+        def random(self, *a): raise ConnectionError
+    with pytest.raises(ConnectionError): go(tmp_path/'r', generator=Broken())
+    with pytest.raises(IndexError, match='before the first one was written'): Run(tmp_path/'r').records()
 
 def test_statement_follows_the_releases_not_the_plan(tmp_path):
     with pytest.raises(ConnectionError): go(tmp_path/'r', generator=Mortal(2))
