@@ -19,7 +19,7 @@ from .accounting import Event, epsilon_curve, group_epsilon
 from .release import Budget, FolderLock, Ledger, SecureNoise, write_atomic, statement_text, upward
 from .evolution import Generation, Settings, check_parts, evolve, identity, label_counts, planned_events, public_shares, same_events, steps
 
-# %% ../nbs/06_runs.ipynb #f3a66670
+# %% ../nbs/06_runs.ipynb #7bf64b7c
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     "What a run will cost."
@@ -38,7 +38,7 @@ class Plan:
 
     def __repr__(self):
         size = 'unknown size' if self.bytes is None else f'about {self.bytes/1e6:.2g} MB'
-        head = f'{self.random_calls} random and {self.variation_calls} variation API calls, {len(self.events)} releases at delta {self.delta:.3g}, {size} on disk'
+        head = f'{self.random_calls} random and {self.variation_calls} variation API calls, {len(self.events)} releases at delta {upward(self.delta, 3)}, {size} on disk'
         return '\n'.join([head, f'{"release":>14}  noise multiplier  epsilon'] + [f'{r["purpose"]:>14}  {r["noise_multiplier"]:16.4g}  {upward(r["epsilon"]):>7}' for r in self.table()])
 
 # %% ../nbs/06_runs.ipynb #2b2836e3
