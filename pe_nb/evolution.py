@@ -188,14 +188,14 @@ class Generation:
     def __repr__(self): return f'Generation({self.t}: {len(self.records)} records, epsilon {upward(self.epsilon)})'
     def _repr_html_(self): return f'<b>{self!r}</b>{self.records._repr_html_()}'
 
-# %% ../nbs/05_evolution.ipynb #19779648
+# %% ../nbs/05_evolution.ipynb #ddcf6a05
 def _returned(what, records, labels, like=None):
     "Refuse what a generator may not return."
     if not isinstance(records, Records): raise TypeError(f"{what} ({type(records).__name__}) must return Records")
     if len(records) != len(labels): raise ValueError(f"{what} ({len(records)} records) must return one record for each of the {len(labels)} asked for")
     if not np.array_equal(records.labels, labels): raise ValueError(f"{what} (labels) must return records in the order of the labels asked for")
-    if like is None: return records
     if reserved := [k for k in records.extra if k.startswith('pe_')]: raise ValueError(f"{what} ({reserved}) must not use extra names that begin with pe_")
+    if like is None: return records
     if records.kind != like.kind: raise ValueError(f"{what} ({records.kind}) must return records of kind {like.kind}")
     if records.label_names != like.label_names: raise ValueError(f"{what} ({records.label_names}) must return records with the label names {like.label_names}")
     if records.kind == 'image' and records.data.shape[1:] != like.data.shape[1:]: raise ValueError(f"{what} ({records.data.shape[1:]}) must return images of the shape {like.data.shape[1:]}")
@@ -219,10 +219,11 @@ def next_population(generator, before:Generation, chosen, step:Step, seed:int, r
     return Generation(t=step.t, records=Records.concat(parts), parents=np.tile(chosen, len(folds)), folds=np.repeat(np.array(folds, np.int64), len(chosen)),
                       release=release, epsilon=epsilon)
 
-# %% ../nbs/05_evolution.ipynb #d33cd62a
+# %% ../nbs/05_evolution.ipynb #ef98ecc3
 def same_kind(synthetic, private):
     "Refuse synthetic records that cannot be compared with the private ones; kind and schema are public."
     if synthetic.kind != private.kind: raise ValueError(f"generator ({synthetic.kind}) must make records of the kind of the private ones ({private.kind})")
+    if synthetic.label_names != private.label_names: raise ValueError(f"generator ({synthetic.label_names}) must make records with the label names of the private ones ({private.label_names})")
     if synthetic.schema != private.schema: raise ValueError("generator (schema) must make tables with the schema of the private ones")
 
 def embedded(embedding, records)->np.ndarray:

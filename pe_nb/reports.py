@@ -32,7 +32,7 @@ def png(fig)->bytes:
     fig.savefig(out, format='png', metadata={'Software': None})
     return out.getvalue()
 
-# %% ../nbs/07_reports.ipynb #e57e2008
+# %% ../nbs/07_reports.ipynb #d007856c
 def shown_generations(run:'Run', most:int=5)->list:
     "At most `most` generations, evenly spread, first and last among them."
     return sorted({int(round(x)) for x in np.linspace(0, run.last, min(most, run.last + 1))})
@@ -48,10 +48,10 @@ def noted(run:'Run', owner:bool)->list:
 def caption(run:'Run', t:int, owner:bool=True)->str:
     "What is known about generation `t`, one item per line."
     rows = [r for r in noted(run, owner) if r['generation'] == t and r['metric'] != 'epsilon']
-    eps = run.generation(t).epsilon
+    eps = run.epsilon(t)
     return '\n'.join([f'generation {t}', f'epsilon {upward(eps, 3)}' if eps < math.inf else 'no privacy'] + [f"{r['metric']} {r['value']:.3g}" + ('' if r['covered_by_epsilon'] == 'yes' else '*') for r in rows])
 
-# %% ../nbs/07_reports.ipynb #9d78c161
+# %% ../nbs/07_reports.ipynb #9d122713
 def picture(
     run:'Run',          # A run on images
     per_label:int=2,  # Images of each label
@@ -72,7 +72,7 @@ def picture(
 def _picture_row(run, t, text, cells, per_label):
     "One generation: its caption, and images with their released votes."
     g = run.generation(t)
-    votes = run.generation(t + 1).release.votes if t < run.last else None
+    votes = run.ledger.releases[run.first + t].votes if t < run.last else None
     for a in cells: a.axis('off')
     cells[0].text(0, 1, text, va='top', fontsize=8, linespacing=1.3, parse_math=False, transform=cells[0].transAxes)
     for a, i in zip(cells[1:], first_of_each(g.records, per_label)):

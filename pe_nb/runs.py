@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Plan', 'plan', 'describe', 'run_hash', 'differences', 'refuse_other', 'generation_path', 'save_generation',
-           'load_generation', 'Notes', 'Covered', 'Run', 'records_of', 'metrics_of', 'report', 'export', 'run_html',
-           'run_repr', 'synthesize', 'kept_events', 'check_duplicates']
+           'epsilon_at', 'load_generation', 'Notes', 'Covered', 'Run', 'records_of', 'metrics_of', 'report', 'export',
+           'run_html', 'run_repr', 'synthesize', 'kept_events', 'check_duplicates']
 
 # %% ../nbs/06_runs.ipynb #de15dd04
 import csv, hashlib, io, json, sys
@@ -99,7 +99,7 @@ def refuse_other(old:dict, new:dict, folder):
     diff = sorted(differences(old, new), key=lambda x: (not x.startswith('budget'), x.startswith('events'), x))
     if diff: raise ValueError(f"folder ({folder}) must be resumed with its own settings: {'; '.join(diff[:6])}{' ...' if len(diff) > 6 else ''}")
 
-# %% ../nbs/06_runs.ipynb #9a70919c
+# %% ../nbs/06_runs.ipynb #d97ee843
 def generation_path(folder, t:int, kind:str)->Path:
     "File of generation `t`."
     return Path(folder)/'generations'/f'{t:04d}.{"npz" if kind == "image" else "parquet"}'
@@ -111,13 +111,16 @@ def save_generation(g:Generation, folder):
     records = g.records.with_extra(pe_parents=g.parents.astype(np.int64), pe_folds=g.folds.astype(np.int64))
     write_atomic(path, lambda tmp: save_records(records, tmp))
 
+def epsilon_at(ledger:Ledger, t:int, first:int)->float:
+    "Epsilon spent when generation `t` was made; `first` is the number of releases before the first vote."
+    return float(ledger.spent()[first + t - 1]) if first + t else 0.
+
 def load_generation(folder, t:int, kind:str, ledger:Ledger, first:int)->Generation:
     "Read generation `t`; `first` is the number of releases before the first vote."
     records = load_records(generation_path(folder, t, kind))
     parents, folds = records.extra['pe_parents'], records.extra['pe_folds']
     release = ledger.releases[first + t - 1] if t else None
-    i = first + t - 1 if t else first - 1
-    return Generation(t=t, records=records.without_extra('pe_parents', 'pe_folds'), parents=parents, folds=folds, release=release, epsilon=float(ledger.spent()[i]) if i >= 0 else 0.)
+    return Generation(t=t, records=records.without_extra('pe_parents', 'pe_folds'), parents=parents, folds=folds, release=release, epsilon=epsilon_at(ledger, t, first))
 
 # %% ../nbs/06_runs.ipynb #1922cf1f
 class Notes:
@@ -158,7 +161,7 @@ def _write(self, covered):
     write_atomic(path, lambda tmp: tmp.write_bytes(out.getvalue().encode()))
 Notes._write = _write
 
-# %% ../nbs/06_runs.ipynb #c2b681f0
+# %% ../nbs/06_runs.ipynb #da72bf86
 class Run:
     "A run on disk: history, final records, metrics and the privacy statement."
     def __init__(self, folder):
@@ -179,6 +182,9 @@ class Run:
     @property
     def statement(self)->dict: return self.ledger.statement()
     def _path(self, t): return generation_path(self.folder, t, self.info['kind'])
+    def epsilon(self, t:int)->float:
+        "Epsilon spent when generation `t` was made."
+        return epsilon_at(self.ledger, t, self.first)
     def generation(self, t:int)->Generation:
         "Generation `t`, from disk; negative numbers count from the last."
         if self.last < 0: raise IndexError("run (empty) must have a generation: it stopped before the first one was written")

@@ -184,6 +184,14 @@ def test_generators_are_held_to_their_word(what, message):
                     'shape': Records.images(r.data[:, :, :1], r.labels, NAMES), 'extra': r.with_extra(z=np.zeros(len(r)))}[what]
     with pytest.raises((ValueError, TypeError), match=message): run(private(), Settings(**BASE), generator=Bad())
 
+@pytest.mark.parametrize('wrong, message', [(lambda r: Records.images(r.data, r.labels, ('x', 'y')), 'with the label names of the private ones'), (lambda r: r.with_extra(pe_parents=np.zeros(len(r))), 'begin with pe_')])
+def test_the_random_api_is_held_to_its_word_before_a_release(wrong, message):
+    class Bad(Points):
+        def random(self, labels, rng): return wrong(super().random(labels, rng))
+    l = Ledger(BUDGET, planned_events(Settings(**BASE), BUDGET), noise=SeededNoise(2))
+    with pytest.raises(ValueError, match=message): list(evolve(private(), Bad(), flat, Settings(**BASE), BUDGET, ledger=l))
+    assert len(l) == 0
+
 def test_calls_are_whole_populations():
     "All labels together: one call per fold and lookahead, never one per label."
     gen = Points()
