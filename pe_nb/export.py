@@ -15,14 +15,15 @@ from .folders import to_image_folder
 from .release import statement_text, write_atomic
 if TYPE_CHECKING: from pe_nb.runs import Run
 
-# %% ../nbs/08_export.ipynb #fc3473a1
+# %% ../nbs/08_export.ipynb #c9e0bea5
 def assumed_public(
     info:dict, # From `run.json`
 )->list:       # Sentences
     "What the guarantee takes as public knowledge."
     shares = info['settings']['proportions']
+    table = [f"the schema of the table: names, kinds, categories and bounds of its {sum(map(len, info['schema'].values()))} columns, labels included"] if info.get('schema') else []
     labels = [] if shares == 'private' else [f'the label proportions ({shares if isinstance(shares, str) else "given numbers"})']
-    return [f"the label names ({len(info['label_names'])}) and the kind of the records ({info['kind']})", *labels,
+    return [f"the label names ({len(info['label_names'])}) and the kind of the records ({info['kind']})", *table, *labels,
             'delta, and any record count it was derived from', 'the settings of the run, if they were not chosen by looking at the private data',
             'the generator and the embedding: neither was trained on the private data']
 
@@ -34,18 +35,19 @@ def limits(unit:str)->list:
             'The records are synthetic. Do not take one for an observation about a person, and check a model or a finding on real data before a decision rests on it.',
             'A record can resemble a real one, from the generator\'s own training data or by chance.']
 
-# %% ../nbs/08_export.ipynb #47482f81
+# %% ../nbs/08_export.ipynb #9c005fda
 def data_card(
     run:'Run',         # A run with a last generation
     records:Records, # What is exported
 )->str:              # Markdown with a YAML head
     "The data card: what this is, the privacy statement, what was assumed, what to mind."
     s, info, q = run.statement, run.info, json.dumps
+    own = f" The label columns are {', '.join(map(q, records.schema.label_columns))}." if records.schema and records.schema.labels else ''
     counts = ', '.join(f'{q(n)}: {c}' for n, c in zip(records.label_names, records.label_counts.tolist()))
     finite = lambda x: x if math.isfinite(x) else 'infinity'
     head = dict(pretty_name=run.folder.name, tags=['synthetic', 'differential-privacy', 'private-evolution'], epsilon=finite(s['epsilon']), delta=s['delta'], adjacency=s['adjacency'],
                 unit_of_privacy=s['unit'], releases=s['releases'], noise_source=s['noise'], for_release=s['for_release'])
-    lines = ['---', *(f'{k}: {q(v)}' for k, v in head.items()), '---', '', f'# {run.folder.name}', '', f'{len(records)} synthetic records ({records.kind}), made by Private Evolution. Records per label: {counts}.', '',
+    lines = ['---', *(f'{k}: {q(v)}' for k, v in head.items()), '---', '', f'# {run.folder.name}', '', f'{len(records)} synthetic records ({records.kind}), made by Private Evolution. Records per label: {counts}.{own}', '',
              '## Privacy', '', statement_text(s), '', *(['One of the releases is the label proportions.', ''] if info['settings']['proportions'] == 'private' else []), 'Assumed public, and therefore not covered by the guarantee:', '', *(f'- {x}' for x in assumed_public(info)), '',
              '## Before you use it', '', *(f'- {x}' for x in limits(s['unit'])), '',
              '## How it was made', '', f"- generator: `{q(info['generator'])}`", f"- embedding: `{q(info['embedding'])}`", f"- generations: {run.last} of {run.T}", f"- versions: {q(info.get('versions', {}), sort_keys=True)}", '']

@@ -7,7 +7,7 @@ __all__ = ['Plan', 'plan', 'describe', 'run_hash', 'differences', 'refuse_other'
            'epsilon_at', 'load_generation', 'Notes', 'Covered', 'Run', 'records_of', 'metrics_of', 'report', 'export',
            'run_html', 'run_repr', 'synthesize', 'kept_events', 'check_duplicates']
 
-# %% ../nbs/06_runs.ipynb #de15dd04
+# %% ../nbs/06_runs.ipynb #48cd08bb
 import csv, hashlib, io, json, sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -17,7 +17,7 @@ from . import __version__
 from .records import Records, load_records, save_records
 from .accounting import Event, epsilon_curve, group_epsilon
 from .release import Budget, FolderLock, Ledger, SecureNoise, write_atomic, statement_text, upward
-from .evolution import Generation, Settings, check_parts, evolve, identity, label_counts, planned_events, public_shares, same_events, steps
+from .evolution import Generation, Settings, check_parts, evolve, identity, label_counts, planned_events, public_shares, remembers, same_events, steps
 
 # %% ../nbs/06_runs.ipynb #7bf64b7c
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +269,7 @@ def synthesize(
         if report: run.report()
     return run
 
-# %% ../nbs/06_runs.ipynb #cfcf3d82
+# %% ../nbs/06_runs.ipynb #a5cab9ec
 def kept_events(folder, planned):
     "The events that the folder's run was started with, if they are the planned ones up to rounding."
     path = folder/'run.json'
@@ -297,8 +297,10 @@ def _drive(private, generator, embedding, settings, budget, folder, watchers, cl
     for t in range(run.last + 1):
         if not notes.has(t): _watch(load_generation(folder, t, private.kind, ledger, run.first), watchers, notes)
     if run.finished: return
-    start = load_generation(folder, run.last, private.kind, ledger, run.first) if run.last >= 0 else None
-    for g in evolve(private, generator, embedding, settings, budget, clients=clients, ledger=ledger, start=start, memory_mb=memory_mb):
+    load = lambda t: load_generation(folder, t, private.kind, ledger, run.first)
+    start = load(run.last) if run.last >= 0 else None
+    before = [load(t) for t in range(run.last)] if remembers(steps(settings)) > run.last else []
+    for g in evolve(private, generator, embedding, settings, budget, clients=clients, ledger=ledger, start=start, before=before, memory_mb=memory_mb):
         save_generation(g, folder)
         _watch(g, watchers, notes)
 

@@ -37,7 +37,7 @@ def rank(
     order = np.argsort(-np.asarray(noisy, np.float64), kind='stable')
     return np.resize(order, n).astype(np.int64)
 
-# %% ../nbs/04_selection.ipynb #00415e84
+# %% ../nbs/04_selection.ipynb #3f015411
 def select(
     release:Release,          # The noisy histogram; nothing else is accepted
     labels:np.ndarray,        # (m,) int64, labels of the population that was voted on
@@ -48,6 +48,7 @@ def select(
 )->np.ndarray:                # (counts.sum(),) int64, indices into the population, grouped by label
     "Parents of the next generation."
     check_selection(how, H)
+    if how == 'consistent': raise ValueError("selection ('consistent') must be made by pe_nb.consistent: it reads all releases, not one")
     if not isinstance(release, Release): raise TypeError(f"release ({type(release).__name__}) must be a Release: selection never sees clean votes")
     if len(labels) != len(release.values): raise ValueError(f"labels ({len(labels)}) must be as many as the bins of the release ({len(release.values)})")
     weights, out = threshold(release.votes, H), [np.zeros(0, np.int64)]
@@ -60,7 +61,7 @@ def select(
 
 def check_selection(how, H):
     "Refuse an unknown selection or a threshold that is not a finite number of at least 0."
-    if how not in ('sample', 'rank'): raise ValueError(f"selection ({how!r}) must be 'sample' or 'rank'")
+    if how not in ('sample', 'rank', 'consistent'): raise ValueError(f"selection ({how!r}) must be 'sample', 'rank' or 'consistent'")
     if isinstance(H, bool) or not (isinstance(H, (int, float, np.number)) and 0 <= H <= 1e300): raise ValueError(f"threshold ({H!r}) must be a finite number of at least 0")
 
 # %% ../nbs/04_selection.ipynb #381080d4

@@ -12,7 +12,7 @@ from html import escape
 
 import numpy as np
 
-# %% ../nbs/00c_views.ipynb #368e7efa
+# %% ../nbs/00c_views.ipynb #3215a9c3
 def describe(
     r,     # Records
 ) -> str:
@@ -20,6 +20,7 @@ def describe(
     if r.kind == 'table': shape = f'{len(r.schema.names)} columns'
     else: shape = ' '.join(['×'.join(map(str, r.data.shape[1:])), 'uint8' * (r.kind == 'image')]).strip()
     labels = f'{len(r.label_names)} label' + 's' * (len(r.label_names) > 1)
+    if r.schema and r.schema.labels: labels += f" ({', '.join(r.schema.label_columns)})"
     return ', '.join(x for x in [r.kind, f'n={len(r)}', shape, labels, r.extra and 'extra: ' + ', '.join(r.extra)] if x)
 
 # %% ../nbs/00c_views.ipynb #00a13828
@@ -52,7 +53,7 @@ def png_bytes(
     Image.fromarray(x[..., 0] if x.shape[2] == 1 else x).save(out, 'PNG')
     return out.getvalue()
 
-# %% ../nbs/00c_views.ipynb #0b3a4621
+# %% ../nbs/00c_views.ipynb #a5fd3d13
 def image_html(r, n) -> str:
     "The first `n` images as one picture."
     r = r[:n]
@@ -65,9 +66,10 @@ def table_html(r, n) -> str:
     "The first `n` texts, cut to 200 characters, or rows of a table."
     r = r[:n]
     def cut(v): return v if len(v) <= 200 else v[:200] + '…'
-    cols = {'text': r.data.tolist()} if r.kind == 'text' else {c: r.data[c].tolist() for c in r.schema.names}
+    own, frame = r.schema.label_columns if r.schema else (), r.frame() if r.kind == 'table' else {}
+    cols = {c: frame[c].tolist() if frame[c].dtype.kind != 'M' else [str(v)[:10] for v in frame[c]] for c in own + r.schema.names} if r.schema else {'text': r.data.tolist()}
     heads, values = list(cols), list(cols.values())
-    if len(r.label_names) > 1: heads, values = ['label'] + heads, [[r.label_names[i] for i in r.labels]] + values
+    if len(r.label_names) > 1 and not own: heads, values = ['label'] + heads, [[r.label_names[i] for i in r.labels]] + values
     def row(cells, tag): return '<tr>' + ''.join(f'<{tag} style="text-align:left">{escape(cut(str(v)))}</{tag}>' for v in cells) + '</tr>'
     return '<table>' + row(heads, 'th') + ''.join(row(v, 'td') for v in zip(*values)) + '</table>'
 

@@ -196,12 +196,16 @@ def test_undeclared_sees_late_imports():
 
 # ---- one way ----
 
-RECORDS = {'records', 'schema', 'views', 'folders', 'exchange'}      # records, what a table says of itself, how they are shown and exchanged
-ENGINE = {'schema': set(), 'views': {'schema'}, 'records': {'schema', 'views'}, 'folders': RECORDS, 'exchange': RECORDS, 'losses': set(), 'accounting': {'losses'}}
+RECORDS = {'records', 'texts', 'schema', 'fit', 'views', 'folders', 'exchange'}      # records, what a table says of itself, how they are shown and exchanged
+ENGINE = {'texts': set(), 'schema': {'texts'}, 'fit': {'texts', 'schema'}, 'views': {'schema'}, 'records': {'schema', 'views'}, 'folders': RECORDS, 'exchange': RECORDS, 'losses': set(), 'accounting': {'losses'}}
 ENGINE['release'] = RECORDS | {'accounting'}
 ENGINE['selection'] = RECORDS | {'accounting', 'release'}
 ENGINE['voting'] = RECORDS | {'accounting', 'release'}
+ENGINE['consistent'] = RECORDS | {'accounting', 'release', 'voting'}
 ENGINE['evolution'] = set(ENGINE)
+ENGINE['formats'] = {'texts', 'schema'}
+ENGINE['discovery'] = {'texts', 'schema', 'accounting', 'release'}
+ENGINE['propose'] = ENGINE['discovery'] | {'discovery'}
 PARTS = ('generators', 'embeddings', 'metrics', 'data')
 
 

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from PIL import Image
 from pe_nb.exchange import (from_csv, from_datasets, from_pandas, from_parquet, to_csv, to_datasets, to_pandas, to_parquet)
 from pe_nb.folders import decode_images, from_image_folder, safe_name, to_image_folder
 from pe_nb.records import (Column, Records, Schema, grid_image, infer_label_names, label_ids, load_records, random_split, save_records)
-from pe_nb.schema import TEXT, frozen, text_array
+from pe_nb.schema import KINDS, TEXT, frozen, text_array
 
 quick = settings(deadline=None, max_examples=25)
 ODD = ['${oc.env:HOME}', '${x}', '{}', '{0}', '../', '../../etc/passwd', '"', "'", '""', 'a,"b"', 'two\nlines', 'cr\r', 'crlf\r\n', '\ttab ',
@@ -41,24 +42,27 @@ def extras(draw, n):
 @st.composite
 def schemas(draw):
     cols = []
-    for name in draw(st.lists(word.filter(lambda w: w and chr(0) not in w), min_size=1, max_size=3, unique=True)):
-        kind, nullable = draw(st.sampled_from(['categorical', 'integer', 'float'])), draw(st.booleans())
-        if kind == 'categorical': cols.append(Column(name, kind, draw(st.lists(word, min_size=1, max_size=4, unique=True)), nullable=nullable))
+    names = draw(st.lists(word.filter(lambda w: w and chr(0) not in w), min_size=1, max_size=5, unique=True))
+    own = draw(st.integers(0, min(2, len(names) - 1)))  # label columns
+    for i, name in enumerate(names):
+        kind, nullable = draw(st.sampled_from(KINDS[:3] if i < own else KINDS)), i >= own and draw(st.booleans())
+        if kind == 'boolean': cols.append(Column(name, kind, nullable=nullable))
+        elif kind in KINDS[:2]: cols.append(Column(name, kind, draw(st.lists(word.filter(lambda w: ' | ' not in w), min_size=1, max_size=4, unique=True)), nullable=nullable))
         else:
-            ends = st.integers(-2**63, 2**63 - 1) if kind == 'integer' else st.floats(allow_nan=False, allow_infinity=False)
+            ends = {'integer': st.integers(-2**63, 2**63 - 1), 'float': st.floats(allow_nan=False, allow_infinity=False), 'date': st.dates()}[kind]
             low, high = sorted([draw(ends), draw(ends)])
             cols.append(Column(name, kind, low=low, high=high, nullable=nullable))
-    return Schema(tuple(cols))
+    return Schema(tuple(cols[own:]), tuple(cols[:own]))
 
 
 @st.composite
 def tables(draw, n):
     schema, cols = draw(schemas()), {}
-    for c in schema.columns:
-        one = {'categorical': lambda: st.sampled_from(c.categories), 'integer': lambda: st.integers(c.low, c.high),
-               'float': lambda: st.floats(c.low, c.high, allow_nan=False)}[c.kind]()
+    for c in schema.both:
+        one = {'integer': lambda: st.integers(c.low, c.high), 'float': lambda: st.floats(c.low, c.high, allow_nan=False), 'boolean': st.booleans,
+               'date': lambda: st.dates(date.fromisoformat(c.low), date.fromisoformat(c.high))}.get(c.kind, lambda: st.sampled_from(c.categories))()
         values = draw(st.lists(one | st.none() if c.nullable else one, min_size=n, max_size=n))
-        cols[c.name] = pd.Series(values, dtype={'categorical': object, 'integer': 'Int64', 'float': np.float64}[c.kind])
+        cols[c.name] = pd.Series(values, dtype={'integer': 'Int64', 'float': np.float64}.get(c.kind, object))
     return pd.DataFrame(cols), schema
 
 
@@ -71,7 +75,7 @@ def records(draw, kinds=('image', 'text', 'table'), most=6, extra=True):
     if kind == 'text': return Records.texts(draw(st.lists(word, min_size=n, max_size=n)), labels, names, more)
     if kind == 'table':
         df, schema = draw(tables(n))
-        return Records.table(df, schema, labels, names, more)
+        return Records.table(df, schema, *((None, None) if schema.labels else (labels, names)), more)
     h, w, c = draw(st.tuples(st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 3, 4])))
     x = np.frombuffer(draw(st.binary(min_size=n * h * w * c, max_size=n * h * w * c)), np.uint8).reshape(n, h, w, c)
     return Records.images(x, labels, names, more)
@@ -293,7 +297,7 @@ def test_texts_from_anywhere():
 # Schemas and tables
 
 @pytest.mark.parametrize('how, rule', [
-    (dict(kind='date'), 'kind'), (dict(kind='integer', low=0), 'high'), (dict(kind='integer', low=0, high=1.5), 'high'), (dict(kind='integer', low=0, high=2**63), 'high'),
+    (dict(kind='year'), 'kind'), (dict(kind='integer', low=0), 'high'), (dict(kind='integer', low=0, high=1.5), 'high'), (dict(kind='integer', low=0, high=2**63), 'high'),
     (dict(kind='float', low=0, high=np.inf), 'finite'), (dict(kind='float', low=np.nan, high=1), 'finite'), (dict(kind='float', low=2, high=1), 'at most'),
     (dict(kind='categorical'), 'at least one'), (dict(kind='categorical', categories=('a', 'a')), 'unique'), (dict(kind='categorical', categories='ab'), 'not one string'),
     (dict(kind='categorical', categories=(1, 2)), 'must be str'), (dict(kind='categorical', categories=('a',), low=1), 'left out'),
@@ -312,6 +316,7 @@ def test_bad_schemas():
     c = Column('a', 'integer', low=0, high=1)
     for bad in ((), (c, c), ('a',)):
         with pytest.raises(ValueError, match='columns must'): Schema(bad)
+    with pytest.raises(ValueError, match='^labels must hold Column'): Schema((c,), ('a',))
     with pytest.raises(KeyError, match="no column 'b'"): Schema((c,))['b']
     with pytest.raises(ValueError, match='schema must be'): Records.table(pd.DataFrame({'a': [1]}), None)
     with pytest.raises(ValueError, match='left out'): Records('text', ['a'], schema=Schema((c,)))
@@ -434,7 +439,7 @@ LONG = ' '.join(['word'] * 100_000)
 def around(r, d, how):
     "The records through another format and back."
     names = None if r.label_names == ('',) else r.label_names
-    args = dict(label='label', label_names=names) if names else {}
+    args = dict(label='label', label_names=names) if names and not (r.schema and r.schema.labels) else {}
     args.update({'text': dict(text='text'), 'table': dict(schema=r.schema), 'image': dict(image='image', channels=r.data.shape[-1])}[r.kind])
     args['extra'] = {k: 'text' if v.dtype == TEXT else v.dtype for k, v in r.extra.items()}
     if how == 'csv':
@@ -469,7 +474,7 @@ def test_integers_stay_exact(tmp_path, how):
 
 def flat(r):
     "Can these records become one table? Columns need different names, and one value each."
-    names = [*(r.schema.names if r.schema else [r.kind]), *['label'] * (r.label_names != ('',)), *r.extra]
+    names = [*([c.name for c in r.schema.both] if r.schema else [r.kind]), *['label'] * (r.label_names != ('',) and not (r.schema and r.schema.labels)), *r.extra]
     return len(set(names)) == len(names) and all(v.ndim == 1 for v in r.extra.values())
 
 

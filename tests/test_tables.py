@@ -1,5 +1,6 @@
 "Tables: rows inside their public domain, variations that move as far as they should, and an embedding whose distance is the paper's."
 import json, math
+from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from pe_nb.generators import tables as G
 from pe_nb.generators.tables import EXAMPLES, VARIANTS, Tables, example, mutation_rates, tab_pe
 from pe_nb.records import Column, Records, Schema
 from pe_nb.release import Budget, SeededNoise
+from pe_nb.schema import KINDS, column_arrays
 
 rng = lambda s=0: np.random.default_rng(s)
 I64 = st.integers(-2**63, 2**63 - 1)
@@ -21,10 +23,14 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
 @st.composite
 def columns(draw, name):
     "A column of any kind, with bounds from a single value to everything that 64 bits hold."
-    kind, nullable = draw(st.sampled_from(['categorical', 'integer', 'float'])), draw(st.booleans())
-    if kind == 'categorical':
+    kind, nullable = draw(st.sampled_from(KINDS)), draw(st.booleans())
+    if kind == 'boolean': return Column(name, kind, nullable=nullable)
+    if kind in ('categorical', 'ordinal'):
         cats = draw(st.lists(st.sampled_from(['a', 'nan', '1', '1.0', '', 'None', 'ä', ' a']), min_size=1, max_size=5, unique=True))
         return Column(name, kind, tuple(cats), nullable=nullable)
+    if kind == 'date':
+        low, high = sorted(draw(st.tuples(*[st.dates() | st.dates(date(2020, 2, 27), date(2020, 3, 1))]*2)))
+        return Column(name, kind, low=low, high=high, nullable=nullable)
     small = st.integers(-3, 3) if kind == 'integer' else st.floats(-3, 3)
     low, high = sorted(draw(st.tuples(*[draw(st.sampled_from([small, I64 if kind == 'integer' else FINITE]))]*2)))
     return Column(name, kind, low=low, high=high, nullable=nullable)
@@ -47,10 +53,24 @@ def test_rows_are_what_a_check_would_have_built(schema, made, degree, n, seed):
     v = g.vary(r, degree, rng(seed))
     for a in (r, v):
         assert a == checked(a) and a.fingerprint == checked(a).fingerprint and list(a.data.dtypes) == list(checked(a).data.dtypes)
+        plain = a.data.astype({c.name: object for c in schema.columns if c.kind not in ('integer', 'float')})
+        assert a == Records.table(plain, schema, labels, ('x', 'y'))  # from Python values
         assert np.array_equal(a.labels, labels) and a.label_names == ('x', 'y') and not a.extra
     assert r == g.random(labels, rng(seed)) and v == g.vary(r, degree, rng(seed))
     assert g.vary(r, 0, rng(seed)) == r
     assert len(Records.concat([r, v, r[:0]])) == 2*n
+
+
+def test_labels_of_the_schema_are_those_of_the_generator():
+    own = (Column('sold', 'boolean'), Column('size', 'ordinal', ('S', 'M')))
+    schema = Schema((Column('x', 'float', low=0, high=1),), own)
+    g = Tables(schema)
+    r = g.vary(g.random(np.arange(8) % 4, rng()), .3, rng(1))
+    assert g.label_names == r.label_names == schema.label_names and r == Records.table(r.frame(), schema) and list(r.data) == ['x']
+    assert TableEmbedding(schema)(r).shape == (8, 1)  # labels are no part of the distance
+    assert g.fingerprint == Tables(schema, schema.label_names).fingerprint != Tables(Schema(schema.columns), schema.label_names).fingerprint
+    with pytest.raises(ValueError, match='label_names must be left out'): Tables(schema, ('a', 'b', 'c', 'd'))
+    assert Tables(Schema(schema.columns)).label_names == ('',)
 
 
 @given(I64, I64, I64, st.floats(-2.**65, 2.**65), st.sampled_from(['clip', 'reflect']))
@@ -103,6 +123,27 @@ def test_reflection_keeps_uniform_and_clipping_does_not(col, step):
         k = np.histogram(x, bins, (col.low - .5, col.high + .5) if col.kind == 'integer' else (0, 1))[0]
         return ((k - n/bins)**2).sum()/(n/bins)
     assert chi2('reflect') < bins + 6*math.sqrt(2*bins) < chi2('clip')
+
+
+@pytest.mark.parametrize('kind', ['ordinal', 'date'])
+def test_ordinals_and_dates_move_as_integers_do(kind):
+    plain = Column('x', 'integer', low=0, high=6, nullable=True)
+    col = Column('x', kind, tuple('abcdefg'), nullable=True) if kind == 'ordinal' else Column('x', kind, low='2024-02-26', high='2024-03-03', nullable=True)
+    numbers, same = Schema((plain,)), Schema((col,))
+    a, b = Tables(numbers, missing=.2), Tables(same, missing=.2)
+    for x, y in ((a.random(np.zeros(999, int), rng()), b.random(np.zeros(999, int), rng())),):
+        for degree in (0, .1, .5):
+            i, j = (column_arrays(g.vary(r, degree, rng(1)).data, r.schema)[0] for g, r in ((a, x), (b, y)))
+            assert np.array_equal(i[2], j[2]) and np.array_equal(i[1][~i[2]], (j[1] - col.bounds[0])[~j[2]])
+        assert np.array_equal(TableEmbedding(numbers)(x), TableEmbedding(same)(y))
+
+
+def test_booleans_are_categories_of_two():
+    for nullable in (False, True):
+        a, b = (Schema((Column('x', kind, cats, nullable=nullable),)) for kind, cats in (('categorical', ('False', 'True')), ('boolean', ())))
+        x, y = (Tables(s).vary(Tables(s).random(np.zeros(99, int), rng()), .5, rng(1)) for s in (a, b))
+        assert np.array_equal(column_arrays(x.data, a)[0][1], column_arrays(y.data, b)[0][1]) and np.array_equal(TableEmbedding(a)(x), TableEmbedding(b)(y))
+        assert str(y.data['x'].dtype) == ('boolean' if nullable else 'bool')
 
 
 def test_size_of_steps():
@@ -231,14 +272,16 @@ def distance(a, b, schema, cat, num):
     d = 0.
     for c in schema.columns:
         x, y = a[c.name], b[c.name]
-        if c.kind == 'categorical': d += cat*((pd.isna(x) != pd.isna(y)) or (not pd.isna(x) and x != y))
+        if c.kind in ('categorical', 'boolean'): d += cat*((pd.isna(x) != pd.isna(y)) or (not pd.isna(x) and x != y))
         else:
-            place = lambda v: .5 if pd.isna(v) else 0. if c.low == c.high else float((int(v) - c.low if c.kind == 'integer' else v - c.low)/(c.high - c.low))
+            number = {'integer': int, 'float': float, 'ordinal': c.categories.index, 'date': lambda v: (v.date() - date(1970, 1, 1)).days}[c.kind]
+            low, high = c.bounds
+            place = lambda v: .5 if pd.isna(v) else 0. if low == high else float((number(v) - low)/(high - low))
             d += num*(place(x) - place(y))**2 + cat*(pd.isna(x) != pd.isna(y))
     return d
 
 
-@given(schemas.filter(lambda s: all(math.isfinite(float(c.high) - float(c.low)) for c in s.columns if c.kind != 'categorical')),
+@given(schemas.filter(lambda s: all(math.isfinite(float(c.high) - float(c.low)) for c in s.columns if c.kind == 'float')),
        st.sampled_from(['paper', 'reference', .7, 0]), st.sampled_from([1., 4., 0]), st.integers(0, 99))
 @settings(deadline=None, max_examples=100)
 def test_distance_is_the_papers(schema, cat, num, seed):
@@ -279,10 +322,100 @@ def test_bad_weights(kw):
     with pytest.raises(ValueError, match='must'): TableEmbedding(Schema((Column('x', 'float', low=0, high=1),)), **kw)
 
 
+def test_vectors_that_would_not_fit():
+    schema = Schema((Column('zip', 'categorical', tuple(map(str, range(100_000)))), Column('x', 'float', low=0, high=1)))
+    r = Tables(schema).random(np.zeros(10_000, int), rng())
+    with pytest.raises(ValueError, match=r"a row takes 100001 entries of 4 bytes, 100000 of them for column 'zip'.*columns=\{'zip': None\}") as e: TableEmbedding(schema)(r)
+    assert '10000 ' not in str(e.value)  # the number of private rows stays out of it
+    left = TableEmbedding(schema, columns=dict(zip=None))
+    assert np.array_equal(left(r), TableEmbedding(Schema(schema.columns[1:]))(Records.table(r.data[['x']], Schema(schema.columns[1:])))) and left.width == 1
+    assert left.fingerprint != TableEmbedding(schema).fingerprint and TableEmbedding(schema, max_bytes=9).fingerprint == TableEmbedding(schema).fingerprint
+    with pytest.raises(ValueError, match=r'max_bytes \(7\)'): left.__class__(schema, columns=dict(zip=None), max_bytes=7)(r[:2])
+    assert TableEmbedding(schema, columns=dict(zip=None), max_bytes=8)(r[:2]).shape == (2, 1)
+
+
 def test_weights_of_columns():
     schema = Schema((Column('x', 'float', low=0, high=1), Column('y', 'float', low=0, high=1)))
     v = TableEmbedding(schema, columns=dict(y=9))(Records.table(pd.DataFrame(dict(x=[0., 1, 0], y=[0., 0, 1])), schema))
     assert v.tolist() == [[0, 0], [1, 0], [0, 3]]
+
+
+# ---- spikes ----
+
+def spiked_schema(nullable=False):
+    return Schema((Column('gain', 'integer', low=0, high=999, nullable=nullable), Column('x', 'float', low=-1, high=1, nullable=nullable), Column('c', 'categorical', ('u', 'v'))))
+
+
+@given(st.booleans(), st.floats(0, 1), st.integers(0, 999), st.floats(-1, 1), rate, st.integers(0, 99))
+@settings(deadline=None, max_examples=30)
+def test_spiked_rows_are_what_a_check_would_have_built(nullable, share, a, b, degree, seed):
+    schema = spiked_schema(nullable)
+    g = Tables(schema, spikes=dict(gain=a, x=b), spiked=share)
+    r = g.random(np.zeros(30, int), rng(seed))
+    v = g.vary(r, degree, rng(seed))
+    assert r == checked(r) and v == checked(v) and v == g.vary(r, degree, rng(seed)) and g.vary(r, 0, rng(seed)) == r
+    e = TableEmbedding(schema, spikes=dict(gain=a, x=b))
+    assert e.width == TableEmbedding(schema).width + 2 and e(v)[4:5].tobytes() == e(v[[4]]).tobytes()
+
+
+def test_spikes_stay_leave_and_come():
+    schema, n, at = spiked_schema(), 40_000, lambda r: (r.data['gain'] == 7).to_numpy()
+    g = Tables(schema, spikes=dict(gain=7), spiked=.6)
+    r = g.random(np.zeros(n, int), rng())
+    assert abs(at(r).mean() - .6) < .01
+    still = g.vary(r, dict(categorical=0, numeric=.1), rng(1))
+    assert at(still)[at(r)].all()                                         # a number at its spike does not move
+    v = g.vary(r, dict(categorical=.5, numeric=.02), rng(1))
+    assert abs(at(v)[at(r)].mean() - (.5 + .5*.6)) < .015                 # kept, or redrawn to the same
+    assert abs(at(v)[~at(r)].mean() - .5*.6) < .02                        # a step hits it seldom
+    left = v.data['gain'].to_numpy()[at(r) & ~at(v)]
+    assert abs(left.mean() - 499.5) < 15 and left.min() < 20 and left.max() > 980   # from the whole range
+    moved = (v.data['gain'] - r.data['gain']).to_numpy()[~at(r) & ~at(v)]
+    assert abs(moved.std()/999 - .02) < .002
+    assert np.array_equal(r.data['x'] == 7, np.zeros(n, bool)) and abs(v.data['x'].std() - r.data['x'].std()) < .02
+
+
+def test_missing_is_not_the_spike():
+    schema = Schema((Column('k', 'integer', low=0, high=9, nullable=True),))
+    g = Tables(schema, spikes=dict(k=0), spiked=1., missing=.5)           # 0 also stands in a missing place
+    r = g.random(np.zeros(4000, int), rng())
+    gone = r.data['k'].isna().to_numpy(dtype=bool)
+    assert .45 < gone.mean() < .55 and (r.data['k'][~gone] == 0).all()
+    v = g.vary(r, 1., rng(1))
+    assert .45 < v.data['k'].isna().mean() < .55 and (v.data['k'].dropna() == 0).all()
+    half = Tables(schema, spikes=dict(k=0), spiked=.5, missing=0.).vary(r, .5, rng(1))
+    come = gone & ~half.data['k'].isna().to_numpy(dtype=bool)             # numbers that were missing before: at the spike as often as random ones
+    assert abs((half.data['k'][come] == 0).mean() - (.5 + .5/10)) < .04
+    e = TableEmbedding(schema, spikes=dict(k=0))(r)
+    assert e.shape[1] == 3 and (e[gone, 2] == 0).all() and np.allclose(e[~gone, 2]**2, 1/3)
+
+
+def test_without_spikes_nothing_changes():
+    schema = spiked_schema(True)
+    a, b = Tables(schema), Tables(schema, spikes={}, spiked=.3)
+    r = a.random(np.zeros(50, int), rng())
+    assert r == b.random(np.zeros(50, int), rng()) and a.vary(r, .3, rng(2)) == b.vary(r, .3, rng(2)) and a.fingerprint == b.fingerprint
+    assert 'spike' not in a.fingerprint and 'spike' not in TableEmbedding(schema).fingerprint
+    assert TableEmbedding(schema, spikes={})(r).tobytes() == TableEmbedding(schema)(r).tobytes()
+    others = [Tables(schema, spikes=dict(gain=0)), Tables(schema, spikes=dict(gain=1)), Tables(schema, spikes=dict(gain=0), spiked=.5)]
+    assert len({g.fingerprint for g in [a, *others]}) == 4
+    assert len({TableEmbedding(schema, spikes=s).fingerprint for s in ({}, dict(gain=0), dict(gain=1), dict(x=0))}) == 4
+    assert Tables(schema, spikes=dict(x=0)).fingerprint == Tables(schema, spikes=dict(x=0.)).fingerprint
+
+
+def test_distance_of_spikes():
+    schema = Schema((Column('x', 'float', low=0, high=10),))
+    v = TableEmbedding(schema, .5, 4., spikes=dict(x=0))(Records.table(pd.DataFrame(dict(x=[0., 5, 10])), schema)).astype(float)
+    assert np.allclose(((v[:, None] - v[None])**2).sum(-1), [[0, 1.5, 4.5], [1.5, 0, 1], [4.5, 1, 0]])
+    left = TableEmbedding(schema, columns=dict(x=None), spikes=dict(x=0))
+    assert left.width == 0                                                # no part in the distance, so no spike
+
+
+@pytest.mark.parametrize('spikes', [dict(y=0), dict(c=0), dict(gain=-1), dict(gain=1000), dict(gain=.5), dict(gain='0'), dict(gain=True), dict(gain=None), dict(x=math.nan), dict(x=2)])
+def test_bad_spikes(spikes):
+    for make in (Tables, TableEmbedding):
+        with pytest.raises(ValueError, match='spike.* must be'): make(spiked_schema(), spikes=spikes)
+    with pytest.raises(ValueError, match=r'spiked \(2\) must be'): Tables(spiked_schema(), spiked=2)
 
 
 # ---- together ----

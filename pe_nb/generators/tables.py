@@ -4,29 +4,29 @@
 
 # %% auto #0
 __all__ = ['VARIANTS', 'EXAMPLES', 'random_column', 'blanked', 'random_steps', 'move_floats', 'rounded', 'move_integers',
-           'vary_column', 'rates', 'check_share', 'Tables', 'build', 'random', 'vary', 'check', 'check_variant',
-           'mutation_rates', 'tab_pe', 'example']
+           'vary_column', 'check_spikes', 'random_spikes', 'vary_spikes', 'rates', 'check_share', 'Tables', 'build',
+           'random', 'vary', 'check', 'check_variant', 'mutation_rates', 'tab_pe', 'example']
 
-# %% ../../nbs/generators/17_tables.ipynb #18e9ec2d
+# %% ../../nbs/generators/17_tables.ipynb #9cc8d564
 import json
 
 import numpy as np
 
 from ..records import Records, Schema, rebuilt
-from ..schema import check_label_names, check_labels, column_arrays, frozen
+from ..schema import category_dtype, check_label_names, check_labels, column_array, column_arrays, frozen
 
-# %% ../../nbs/generators/17_tables.ipynb #08e7c052
+# %% ../../nbs/generators/17_tables.ipynb #3d7cbee8
 def random_column(
     c,        # Column
     n,        # Rows
-    missing,  # Probability that a nullable number is missing
+    missing,  # Probability that a nullable number, date or ordinal is missing
     rng,      # np.random.Generator
 ):            # (values int64 or float64 (n,), mask of missing values bool (n,))
     "Values uniform over the public domain (RANDOM, paper 4, Algorithm 1)."
-    if c.kind == 'categorical':
+    if c.bounds is None:  # no order
         codes = rng.integers(-1 if c.nullable else 0, len(c.categories), n)
         return codes, codes < 0
-    if c.kind == 'integer': v = rng.integers(c.low, c.high, n, endpoint=True, dtype=np.int64)
+    if c.kind != 'float': v = rng.integers(*c.bounds, n, endpoint=True, dtype=np.int64)
     else:
         u = rng.random(n)
         v = np.clip(c.low*(1 - u) + c.high*u, c.low, c.high)
@@ -34,8 +34,8 @@ def random_column(
     return blanked(c, v, gone), gone
 
 def blanked(c, v, gone):
-    "What stands in a missing place is always the same: 0 for integers, NaN for floats."
-    return np.where(gone, 0 if c.kind == 'integer' else np.nan, v) if c.nullable else v
+    "What stands in a missing place is always the same: 0 for integers and dates, -1 for ordinals, NaN for floats."
+    return np.where(gone, {'float': np.nan, 'ordinal': -1}.get(c.kind, 0), v) if c.nullable else v
 
 # %% ../../nbs/generators/17_tables.ipynb #024f12b1
 def random_steps(
@@ -59,7 +59,7 @@ def move_floats(
         if edge == 'reflect': out = np.where(out > c.high, c.high - (out - c.high), np.where(out < c.low, c.low + (c.low - out), out))
         return np.clip(out, c.low, c.high)
 
-# %% ../../nbs/generators/17_tables.ipynb #c28db12b
+# %% ../../nbs/generators/17_tables.ipynb #963ff801
 def rounded(
     x,         # float64 (n,)
     rounding,  # 'stochastic' or 'nearest'
@@ -71,12 +71,12 @@ def rounded(
 def move_integers(
     v,      # int64 (n,)
     whole,  # float64 (n,), whole steps in units of the column
-    c,      # Column
+    c,      # Column: integer, date or ordinal
     edge,   # 'clip' or 'reflect'
 ):          # int64 (n,)
     "Values moved within the bounds, exact in 64 bits."
-    span, low = np.uint64(c.high - c.low), np.int64(c.low)
-    largest = min(float(c.high - c.low), np.nextafter(2.**64, 0))
+    low, high = c.bounds
+    span, largest, low = np.uint64(high - low), min(float(high - low), np.nextafter(2.**64, 0)), np.int64(low)
     size = np.abs(whole)
     step = np.where(size < largest, np.minimum(np.minimum(size, largest).astype(np.uint64), span), span)
     place = v.astype(np.uint64) - low.astype(np.uint64)                # wraps around to high - low at most
@@ -84,7 +84,7 @@ def move_integers(
     left = np.where(step <= wall, wall - step, step - wall - np.uint64(1) if edge == 'reflect' else np.uint64(0))
     return (np.where(whole > 0, span - left, left) + low.astype(np.uint64)).astype(np.int64)
 
-# %% ../../nbs/generators/17_tables.ipynb #eea6ba0e
+# %% ../../nbs/generators/17_tables.ipynb #4c4ff335
 def vary_column(
     c,         # Column
     v,         # int64 or float64 (n,): the parents' values
@@ -95,17 +95,53 @@ def vary_column(
 ):             # (values, mask) like the parents'
     "Categories redrawn, numbers moved (VARIATION, paper 4, Algorithm 2)."
     n = len(v)
-    if c.kind == 'categorical':
+    if c.bounds is None:
         v = np.where(rng.random(n) < rate['categorical'], random_column(c, n, 0, rng)[0], v)
         return v, v < 0
     delta = random_steps(n, rate['numeric'], g.step, rng)
     if c.kind == 'float': out = move_floats(v, delta, c, g.edge)
-    else: out = move_integers(v, rounded(delta*float(c.high - c.low), g.rounding, rng), c, g.edge)
+    else: out = move_integers(v, rounded(delta*float(c.bounds[1] - c.bounds[0]), g.rounding, rng), c, g.edge)
     if not c.nullable: return out, gone
     fresh, now = random_column(c, n, g.missing, rng)
     now = np.where(rng.random(n) < rate['categorical'], now, gone)
     back = gone & ~now
     return blanked(c, np.where(back, random_column(c, n, 0, rng)[0], out), now), now
+
+# %% ../../nbs/generators/17_tables.ipynb #c03f6549
+def check_spikes(
+    schema,  # Schema
+    spikes,  # dict: column -> value, or None
+):           # dict: column -> int or float
+    "Refuse a spike of what is not a number of the schema, or outside its bounds."
+    known, out = {c.name: c for c in schema.columns if c.kind in ('integer', 'float')}, {}
+    for name, v in (spikes or {}).items():
+        if name not in known: raise ValueError(f"spikes ({name!r}) must be integer or float columns of the schema")
+        c, real = known[name], not isinstance(v, (bool, np.bool_)) and isinstance(v, (int, np.integer, float, np.floating))
+        if not real or not c.low <= v <= c.high or c.kind == 'integer' and v != int(v):
+            raise ValueError(f"spike of column {name!r} ({v!r}) must be {'an integer' if c.kind == 'integer' else 'a number'} from {c.low} to {c.high}")
+        out[name] = int(v) if c.kind == 'integer' else float(v)
+    return out
+
+def random_spikes(v, gone, c, g, rng):
+    "Random values, some of them moved to the spike of their column."
+    if c.name not in g.spikes: return v, gone
+    return np.where(~gone & (rng.random(len(v)) < g.spiked), g.spikes[c.name], v), gone
+
+def vary_spikes(
+    old,   # (values, mask) of the parents
+    new,   # (values, mask) as `vary_column` made them
+    c,     # Column
+    rate,  # dict: 'categorical' and 'numeric'
+    g,     # Tables: spikes
+    rng,   # np.random.Generator
+):         # (values, mask)
+    "Numbers at their spike stay there, or leave it, or come to it."
+    if c.name not in g.spikes: return new
+    (v, was_gone), (moved, gone), n = old, new, len(old[0])
+    was = ~was_gone & (v == g.spikes[c.name])
+    now = np.where(was_gone | (rng.random(n) < rate['categorical']), rng.random(n) < g.spiked, was) & ~gone
+    fresh = random_column(c, n, 0, rng)[0]
+    return np.where(now, g.spikes[c.name], np.where(was & ~now & ~gone, fresh, moved)), gone
 
 # %% ../../nbs/generators/17_tables.ipynb #ab55cb06
 def rates(
@@ -122,33 +158,38 @@ def check_share(name, v):
     if isinstance(v, (bool, np.bool_)) or not isinstance(v, (int, float, np.integer, np.floating)) or not 0 <= v <= 1:
         raise ValueError(f"{name} ({v!r}) must be a number from 0 to 1")
 
-# %% ../../nbs/generators/17_tables.ipynb #b2157155
+# %% ../../nbs/generators/17_tables.ipynb #9ce00a7a
 class Tables:
     "Random rows of a table, and variations of them (Tab-PE, paper 4)."
     def __init__(self,
         schema,                 # Schema: the public domain
-        label_names=('',),      # Public names, one per label id
+        label_names=None,       # Public names, one per label id; None: those of the schema's label columns, or one label named ''
         step='normal',          # 'normal' (the paper) or 'uniform' (its code)
         edge='clip',            # At the bounds: 'clip' (both) or 'reflect'
         rounding='stochastic',  # Of integer steps: 'stochastic', or 'nearest' (the code: freezes columns of small range)
         missing=.1,             # Probability that a random nullable number is missing; a public guess
+        spikes=None,            # dict: column -> value that many rows have, such as 0 of a capital gain; public knowledge
+        spiked=.9,              # Probability that a random number is at the spike of its column; a public guess
     ):
         if not isinstance(schema, Schema): raise ValueError(f"schema ({type(schema).__name__}) must be a Schema: the public domain of every column")
         for name, v, ok in (('step', step, ('normal', 'uniform')), ('edge', edge, ('clip', 'reflect')), ('rounding', rounding, ('stochastic', 'nearest'))):
             if v not in ok: raise ValueError(f"{name} ({v!r}) must be {ok[0]!r} or {ok[1]!r}")
-        check_share('missing', missing)
-        self.schema, self.label_names = schema, check_label_names(label_names)
+        check_share('missing', missing); check_share('spiked', spiked)
+        self.schema, self.label_names = schema, check_label_names((schema.label_names or ('',)) if label_names is None else label_names)
+        if schema.labels and self.label_names != schema.label_names: raise ValueError("label_names must be left out, or be those of the schema's label columns")
         self.step, self.edge, self.rounding, self.missing = step, edge, rounding, float(missing)
+        self.spikes, self.spiked = check_spikes(schema, spikes), float(spiked)
 
     @property
     def fingerprint(self):
         "The class and everything that changes its output."
-        return 'Tables ' + json.dumps({k: v for k, v in vars(self).items() if k[0] != '_'} | dict(schema=self.schema.to_dict()), sort_keys=True)
+        used = {k: v for k, v in vars(self).items() if k[0] != '_' and (self.spikes or k not in ('spikes', 'spiked'))}
+        return 'Tables ' + json.dumps(used | dict(schema=self.schema.to_dict()), sort_keys=True)
     @property
     def record_bytes(self): return 8*(len(self.schema.columns) + 1)  # On disk, before compression: columns and label
     def __repr__(self): return f'Tables({len(self.schema.columns)} columns, {len(self.label_names)} labels, step={self.step!r}, edge={self.edge!r})'
 
-# %% ../../nbs/generators/17_tables.ipynb #93422c6f
+# %% ../../nbs/generators/17_tables.ipynb #9e4d8476
 def build(
     self,
     columns,    # (values, mask) of each column of the schema
@@ -157,16 +198,13 @@ def build(
     "Records of these columns."
     import pandas as pd
     if not hasattr(self, '_types'):
-        self._types = {c.name: pd.CategoricalDtype(list(c.categories)) for c in self.schema.columns if c.kind == 'categorical'}
-        empty = {c.name: pd.Series([], dtype='str' if c.kind == 'categorical' else 'int64' if c.kind == 'integer' else 'float64') for c in self.schema.columns}
-        self._empty = Records.table(pd.DataFrame(empty), self.schema, np.zeros(0, np.int64), self.label_names)
-    cols = {}
-    for c, (v, gone) in zip(self.schema.columns, columns):
-        if c.kind == 'categorical': v = pd.Categorical.from_codes(v, dtype=self._types[c.name])
-        cols[c.name] = pd.arrays.IntegerArray(v, gone) if c.kind == 'integer' and c.nullable else v
+        self._types = {c.name: category_dtype(c) for c in self.schema.columns if c.coded}
+        none = {c.name: pd.Series([], dtype=object) for c in self.schema.columns}
+        self._empty = Records.table(pd.DataFrame(none), self.schema, np.zeros(0, np.int64), self.label_names)
+    cols = {c.name: column_array(v, gone, c, self._types.get(c.name)) for c, (v, gone) in zip(self.schema.columns, columns)}
     return rebuilt(self._empty, _data=pd.DataFrame(cols, index=pd.RangeIndex(len(labels))), labels=labels)
 
-# %% ../../nbs/generators/17_tables.ipynb #2621aac7
+# %% ../../nbs/generators/17_tables.ipynb #69cde85a
 def random(
     self,
     labels,     # int64 (n,)
@@ -174,7 +212,7 @@ def random(
 ) -> Records:
     "One random row per label, in order (random API)."
     labels = check_labels(frozen(labels), self.label_names, len(labels))[0]
-    return self._build([random_column(c, len(labels), self.missing, rng) for c in self.schema.columns], labels)
+    return self._build([random_spikes(*random_column(c, len(labels), self.missing, rng), c, self, rng) for c in self.schema.columns], labels)
 
 def vary(
     self,
@@ -186,8 +224,9 @@ def vary(
     rate = rates(degree)
     if parents.kind != 'table' or parents.schema != self.schema: raise ValueError(f"parents (of kind {parents.kind!r}) must be records of a table with this schema")
     if parents.label_names != self.label_names: raise ValueError(f"label_names of the parents ({parents.label_names}) must be {self.label_names}")
-    old = column_arrays(parents.data, self.schema)
-    return self._build([vary_column(c, v, gone, rate, self, rng) for c, (_, v, gone) in zip(self.schema.columns, old)], parents.labels)
+    old = [x[1:] for x in column_arrays(parents.data, self.schema)]
+    new = [vary_spikes(x, vary_column(c, *x, rate, self, rng), c, rate, self, rng) for c, x in zip(self.schema.columns, old)]
+    return self._build(new, parents.labels)
 
 def check(
     self,
