@@ -254,7 +254,7 @@ def embed_population(
               for j in range(step.lookahead))
     return lookahead_embedding((embedded(embedding, v) for v in varied), own)
 
-# %% ../nbs/05_evolution.ipynb #00cb672e
+# %% ../nbs/05_evolution.ipynb #052f5b6e
 def evolve(
     private:Records,      # The private data; read only by the vote (and by the label counts, if those are private)
     generator,            # `random(labels, rng)`, `vary(parents, degree, rng)`, `label_names`, `fingerprint`
@@ -282,6 +282,7 @@ def evolve(
     if ledger is None: ledger = Ledger(budget, planned_events(settings, budget), noise=noise)
     return _loop(private, generator, embedding, settings, plan, shares, clients, ledger, start, before, memory_mb)
 
+# %% ../nbs/05_evolution.ipynb #e5729a61
 def _loop(private, generator, embedding, s, plan, shares, clients, ledger, start, before, memory_mb):
     "Algorithm 1."
     if shares is None: shares = np.maximum(ledger.release(1, lambda: vote_labels(private.labels, len(private.label_names), clients), 'labels').votes, 0)

@@ -269,7 +269,7 @@ def synthesize(
         if report: run.report()
     return run
 
-# %% ../nbs/06_runs.ipynb #a5cab9ec
+# %% ../nbs/06_runs.ipynb #477dfe35
 def kept_events(folder, planned):
     "The events that the folder's run was started with, if they are the planned ones up to rounding."
     path = folder/'run.json'
@@ -291,6 +291,7 @@ def _claim(folder, about):
     for sub in ('.', 'generations', 'not_private', 'samples'):
         for tmp in (folder/sub).glob('.tmp-*'): tmp.unlink()
 
+# %% ../nbs/06_runs.ipynb #5ee62201
 def _drive(private, generator, embedding, settings, budget, folder, watchers, clients, ledger, memory_mb):
     "Run the loop from the last generation on disk, saving and watching."
     run, notes = Run(folder), Notes(folder)

@@ -6,8 +6,8 @@
 __all__ = ['KINDS', 'DAY', 'Column', 'day_number', 'iso_day', 'check_categories', 'check_bounds', 'Schema', 'to_dict',
            'from_dict', 'to_json', 'from_json', 'text_codes', 'day_numbers', 'numbers', 'column_values', 'column_array',
            'category_dtype', 'check_column', 'refuse', 'check_frame', 'check_table', 'column_arrays', 'table_labels',
-           'label_arrays', 'TEXT', 'check_label_names', 'check_labels', 'frozen', 'infer_label_names', 'label_ids',
-           'text_array']
+           'label_arrays', 'places', 'check_spikes', 'TEXT', 'check_label_names', 'check_labels', 'frozen',
+           'infer_label_names', 'label_ids', 'text_array']
 
 # %% ../nbs/00b_schema.ipynb #adc0af88
 import json
@@ -341,3 +341,30 @@ def label_arrays(
     if not schema.labels: return {}
     codes = np.unravel_index(labels, [len(c.categories) for c in schema.labels])
     return {c.name: column_array(v.astype(np.int64), np.zeros(len(v), bool), c) for c, v in zip(schema.labels, codes)}
+
+# %% ../nbs/00b_schema.ipynb #189833c0
+def places(
+    v,  # int64 or float64 (n,)
+    c,  # Column with an order: integer, float, date or ordinal
+):      # float64 (n,), 0 to 1
+    "Where each value lies between the public bounds."
+    low, high = c.bounds
+    if low == high: return np.zeros(len(v))
+    if c.kind != 'float': return (v.astype(np.uint64) - np.int64(low).astype(np.uint64)).astype(np.float64)/float(high - low)
+    if math.isfinite(high - low): return (v - low)/(high - low)
+    return (v/2 - low/2)/(high/2 - low/2)
+
+# %% ../nbs/00b_schema.ipynb #0690d7eb
+def check_spikes(
+    schema,  # Schema
+    spikes,  # dict: column -> value, or None
+):           # dict: column -> int or float
+    "Refuse a spike of what is not a number of the schema, or outside its bounds."
+    known, out = {c.name: c for c in schema.columns if c.kind in ('integer', 'float')}, {}
+    for name, v in (spikes or {}).items():
+        if name not in known: raise ValueError(f"spikes ({name!r}) must be integer or float columns of the schema")
+        c, real = known[name], not isinstance(v, (bool, np.bool_)) and isinstance(v, (int, np.integer, float, np.floating))
+        if not real or not c.low <= v <= c.high or c.kind == 'integer' and v != int(v):
+            raise ValueError(f"spike of column {name!r} ({v!r}) must be {'an integer' if c.kind == 'integer' else 'a number'} from {c.low} to {c.high}")
+        out[name] = int(v) if c.kind == 'integer' else float(v)
+    return out

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['VARIANTS', 'EXAMPLES', 'random_column', 'blanked', 'random_steps', 'move_floats', 'rounded', 'move_integers',
-           'vary_column', 'check_spikes', 'random_spikes', 'vary_spikes', 'rates', 'check_share', 'Tables', 'build',
-           'random', 'vary', 'check', 'check_variant', 'mutation_rates', 'tab_pe', 'example']
+           'vary_column', 'random_spikes', 'vary_spikes', 'rates', 'check_share', 'Tables', 'build', 'random', 'vary',
+           'check', 'check_variant', 'mutation_rates', 'tab_pe', 'example']
 
-# %% ../../nbs/generators/17_tables.ipynb #9cc8d564
+# %% ../../nbs/generators/17_tables.ipynb #6df67647
 import json
 
 import numpy as np
 
 from ..records import Records, Schema, rebuilt
-from ..schema import category_dtype, check_label_names, check_labels, column_array, column_arrays, frozen
+from ..schema import category_dtype, check_label_names, check_labels, check_spikes, column_array, column_arrays, frozen
 
 # %% ../../nbs/generators/17_tables.ipynb #3d7cbee8
 def random_column(
@@ -107,21 +107,7 @@ def vary_column(
     back = gone & ~now
     return blanked(c, np.where(back, random_column(c, n, 0, rng)[0], out), now), now
 
-# %% ../../nbs/generators/17_tables.ipynb #c03f6549
-def check_spikes(
-    schema,  # Schema
-    spikes,  # dict: column -> value, or None
-):           # dict: column -> int or float
-    "Refuse a spike of what is not a number of the schema, or outside its bounds."
-    known, out = {c.name: c for c in schema.columns if c.kind in ('integer', 'float')}, {}
-    for name, v in (spikes or {}).items():
-        if name not in known: raise ValueError(f"spikes ({name!r}) must be integer or float columns of the schema")
-        c, real = known[name], not isinstance(v, (bool, np.bool_)) and isinstance(v, (int, np.integer, float, np.floating))
-        if not real or not c.low <= v <= c.high or c.kind == 'integer' and v != int(v):
-            raise ValueError(f"spike of column {name!r} ({v!r}) must be {'an integer' if c.kind == 'integer' else 'a number'} from {c.low} to {c.high}")
-        out[name] = int(v) if c.kind == 'integer' else float(v)
-    return out
-
+# %% ../../nbs/generators/17_tables.ipynb #8286ac98
 def random_spikes(v, gone, c, g, rng):
     "Random values, some of them moved to the spike of their column."
     if c.name not in g.spikes: return v, gone

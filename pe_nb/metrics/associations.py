@@ -6,14 +6,14 @@
 __all__ = ['SDTYPES', 'cramers_v', 'correlation_ratio', 'association', 'associations', 'association_distance', 'sd_frame',
            'sdmetrics_quality']
 
-# %% ../../nbs/metrics/44c_associations.ipynb #b93b9a74
+# %% ../../nbs/metrics/44c_associations.ipynb #e6029c9c
 import math
 from itertools import combinations
 
 import numpy as np
 
 from .frechet import Metric
-from .tables import check_tables, label_parts, places, table_columns
+from .tables import check_tables, label_parts, placed, table_columns
 
 # %% ../../nbs/metrics/44c_associations.ipynb #5f36a593
 def cramers_v(a, b):
@@ -43,14 +43,14 @@ def association(x, y):
     if not y[0]: return correlation_ratio(v, u)
     return float(np.clip(np.corrcoef(u, v)[0, 1], -1, 1)) if np.ptp(u) and np.ptp(v) else 0.
 
-# %% ../../nbs/metrics/44c_associations.ipynb #8f12ddcf
+# %% ../../nbs/metrics/44c_associations.ipynb #bdc45d61
 def associations(
     records,       # Records of a table
     columns=None,  # Names to use, label columns among them; None: all
 ):                 # (names, float64 (d, d) with 1 on the diagonal)
     "The association of every pair of columns. Not a Metric: whoever sees it sees what the records say."
     cols = table_columns(records, columns)
-    parts = [(c.bounds is not None, v if c.bounds is None else places(c, v, gone), gone) for c, v, gone in cols]
+    parts = [(c.bounds is not None, v if c.bounds is None else placed(c, v, gone), gone) for c, v, gone in cols]
     out = np.eye(len(parts))
     for i, j in combinations(range(len(parts)), 2): out[i, j] = out[j, i] = association(parts[i], parts[j])
     return [c.name for c, _, _ in cols], out

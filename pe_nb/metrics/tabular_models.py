@@ -7,7 +7,7 @@ __all__ = ['WEIGHTS', 'feature_block', 'feature_columns', 'features_of', 'unorde
            'table_classifier', 'form_of', 'markable', 'probabilities', 'auc', 'table_scores', 'target', 'check_weights',
            'averaged', 'train_on_synthetic_table', 'propensity']
 
-# %% ../../nbs/metrics/44a_tabular_models.ipynb #ccdb6734
+# %% ../../nbs/metrics/44a_tabular_models.ipynb #2dd838c2
 import math
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,9 +16,9 @@ import numpy as np
 
 from .downstream import classifier, scores
 from .frechet import Metric
-from .tables import check_tables, label_parts, places, table_columns
+from .tables import check_tables, label_parts, placed, table_columns
 
-# %% ../../nbs/metrics/44a_tabular_models.ipynb #142ce905
+# %% ../../nbs/metrics/44a_tabular_models.ipynb #dc54f9eb
 def feature_block(
     c,     # Column
     v,     # int64 or float64 (n,)
@@ -31,7 +31,7 @@ def feature_block(
         out, size = np.zeros((len(v), len(c.categories) + c.nullable)), len(c.categories)
         out[np.arange(len(v)), np.where(gone, size, v)] = 1
         return out
-    p = places(c, v, gone)
+    p = placed(c, v, gone)
     if form == 'codes': return np.where(gone, np.nan, p)[:, None]
     return np.column_stack([p, gone]) if c.nullable else p[:, None]
 
