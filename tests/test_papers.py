@@ -80,7 +80,8 @@ def figure(data, kind, what, score, unit, digits):
     if card is None: return 'not measured'
     rows, model = pick(card, score)
     if 'chosen' in card: assert card['chosen'] == f'{rows}{model}/{score}'
-    x = card[f'{rows}test {what if what.startswith("wsd") else f"{model}/{what}"}']
+    x = card.get(f'{rows}test {what}') or card.get(f'selected test {what}') if what.startswith('wsd') else card.get(f'{rows}test {model}/{what}')
+    if x is None: return 'not measured'
     assert len(x['values']) == 5 and abs(np.mean(x['values']) - x['mean']) < 2e-5
     return f"{unit*x['mean']:.{digits}f} ± {unit*x['sd']:.{digits}f}"
 

@@ -81,7 +81,7 @@ def rows_of(results, name, variants, ways):
         at, model = ('selected ' if key.startswith('selected ') else ''), key.removeprefix('selected ').split('/')[0]
         xgb = card.get(at_test(best(card, 'accuracy', 'xgboost')[0])) if any('xgboost/' in k for k in card) else None
         cpu = f"{card['cpu_s']['mean']:.1f}" if 'cpu_s' in card else EMPTY
-        yield [VARIANTS[v], f"{at or 'all '}of {card['rows']['mean']:.0f}", MODELS[model], spread(card[at_test(key)], True, 2), spread(xgb, True, 2), *(spread(card.get(f'{at}test wsd/{k}')) for k in ways), cpu]
+        yield [VARIANTS[v], f"{at or 'all '}of {card['rows']['mean']:.0f}", MODELS[model], spread(card[at_test(key)], True, 2), spread(xgb, True, 2), *(spread(card.get(f'{at}test wsd/{k}') or card.get(f'selected test wsd/{k}')) for k in ways), cpu]
 
 def baseline_rows(baselines, name, ways):
     "AIM and MST."

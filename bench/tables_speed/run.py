@@ -121,31 +121,35 @@ def line(x, y):
     return dict(start=float(start), slope=float(slope), r2=float(1 - np.sum((y - start - slope*x)**2)/np.sum((y - np.mean(y))**2)))
 
 def scaling(runs):
-    "The fitted lines, and the steepness in a log-log plot: 1 is linear."
+    "The fitted lines."
     x = np.array([r['rows'] for r in runs])/1e6
-    out = {k: line(x, np.array([r[k] for r in runs])) for k in ('generation_s', 'generation_cpu_s', 'first_stage_s', 'second_stage_s')}
-    return out | dict(exponent=float(np.polyfit(np.log(x), np.log([r['generation_s'] for r in runs]), 1)[0]))
+    return {k: line(x, np.array([r[k] for r in runs])) for k in ('generation_s', 'generation_cpu_s', 'first_stage_s', 'second_stage_s')}
 
 def plot(runs, fits):
-    "Seconds per generation over private rows, with the fitted line."
+    "Seconds and CPU seconds per generation over private rows, with the fitted lines."
     from pe_nb.reports import new_figure, png
-    fig, f = new_figure(4.2, 2.8), fits['generation_s']
-    ax, x = fig.subplots(), np.array([r['rows'] for r in runs])/1e6
-    ax.plot(x, [r['generation_s'] for r in runs], 'o', label='measured')
-    ax.plot([0, x.max()], [f['start'], f['start'] + f['slope']*x.max()], '-', lw=1, label=f"{f['start']:.2f} s + {f['slope']:.2f} s per million rows, $R^2$ = {f['r2']:.4f}")
-    ax.set(xlabel='private rows (millions)', ylabel='seconds per generation', xlim=(0, None), ylim=(0, None))
+    fig, x = new_figure(4.6, 2.8), np.array([r['rows'] for r in runs])/1e6
+    ax = fig.subplots()
+    for key, what, color in (('generation_s', 's', 'tab:blue'), ('generation_cpu_s', 'CPU s', 'tab:orange')):
+        f = fits[key]
+        ax.plot(x, [r[key] for r in runs], 'o', ms=5, color=color)
+        ax.plot([0, x.max()], [f['start'], f['start'] + f['slope']*x.max()], '-', lw=1, color=color, label=f"{formula(f)} {what}, $R^2$ = {f['r2']:.4f}")
+    ax.set(xlabel='private rows x (millions)', ylabel='per generation', xlim=(0, None), ylim=(0, None))
     ax.legend(fontsize=7, frameon=False)
     PLOT.write_bytes(png(fig))
+
+def formula(f): return f"{f['slope']:.2f} x {'-' if f['start'] < 0 else '+'} {abs(f['start']):.2f}"
 
 def say(part):
     "Rewrites the measured part of README.md about many rows."
     f = part['fits']
     head = ['| private rows | seconds per generation | CPU seconds per generation | whole run, s | peak memory, GiB | of that, the private table and imports |', '| ---: | ---: | ---: | ---: | ---: | ---: |']
     rows = [f"| {r['rows']:,} | {r['generation_s']:.2f} | {r['generation_cpu_s']:.2f} | {r['run_s']:.0f} | {r['peak_gib']:.2f} | {r['peak_gib_table']:.2f} |" for r in part['runs']]
-    lines = [f"Fitted lines, x in millions of private rows: {f[k]['start']:.2f} + {f[k]['slope']:.2f} x {what} (R^2 {f[k]['r2']:.4f})" for k, what in (('generation_s', 'seconds per generation'), ('generation_cpu_s', 'CPU seconds per generation'))]
+    note = f"Fitted lines, x in millions of private rows: {formula(f['generation_s'])} seconds (R^2 {f['generation_s']['r2']:.4f}) and {formula(f['generation_cpu_s'])} CPU seconds (R^2 {f['generation_cpu_s']['r2']:.4f})."
+    if any(r['run_s'] > 1.1*r['run_cpu_s'] for r in part['runs']): note += ' Other processes kept both cores busy during these runs, so the seconds are too long and scattered; the CPU seconds are not.'
     old = README.read_text(encoding='utf-8')
     before, after = old[:old.index(BEGIN) + len(BEGIN)], old[old.index(END):]
-    README.write_text('\n'.join([before, '', *head, *rows, '', '; '.join(lines) + f". In a log-log plot the slope is {f['exponent']:.3f}; 1 is linear.", '', after]), encoding='utf-8')
+    README.write_text('\n'.join([before, '', *head, *rows, '', note, '', after]), encoding='utf-8')
 
 # ---- parts in processes of their own ----
 

@@ -85,7 +85,7 @@ def pretrained(model, seed, mask, n_jobs, checkpoint):
         return TabPFNClassifier(model_path=path, categorical_features_indices=np.flatnonzero(mask).tolist(), random_state=seed)
     except ImportError as e: raise ImportError(f"the package {model} is not installed: pip install 'pe_nb[table-models]'") from e
 
-# %% ../../nbs/metrics/44a_tabular_models.ipynb #83c6c8fc
+# %% ../../nbs/metrics/44a_tabular_models.ipynb #c2980baa
 def table_classifier(
     model,            # A name of the table above, or a function from a seed to an unfitted classifier
     seed,             # int
@@ -106,7 +106,9 @@ def table_classifier(
     names = "'logistic', 'forest', 'hist_gradient', 'xgboost', 'tabicl', 'tabpfn'"
     raise ValueError(f"model ({model!r}) must be {names} or a function from a seed to a classifier")
 
-def form_of(model): return 'one_hot' if callable(model) or model in ('logistic', 'forest') else 'codes'
+def form_of(model):
+    "The form of `features_of` that a model wants."
+    return 'one_hot' if callable(model) or model in ('logistic', 'forest') else 'codes'
 
 def markable(records, labels=False):
     "The features that gradient boosting can take as categories: it has room for 255."
