@@ -1,0 +1,319 @@
+"""A small server that speaks the OpenAI protocol on this machine, and misbehaves on order. Standard library only.
+
+In a test:          with Server(latency=.01, faults={'429': .1}) as s: ... s.url, s.billed, s.seen
+In its own process: python tests/openai_server.py '{"latency": 0.05}'   (prints its address; GET /stats tells what it counted; ends with its parent's pipe)
+
+Paths: /v1/models, /v1/chat/completions, /v1/embeddings, /v1/files, /v1/batches, and Azure's /openai/deployments/NAME/chat/completions. It counts tokens as blank-separated words,
+4 more for each message and 3 for the answer's head. A fault comes from `faults`: a dict of rates, a list (one entry per request, then none), a function of (body, n-th time this body is seen),
+or from the prompt itself: a message that begins with [[name]] gets that fault each time, with [[name*2]] the first two times.
+"""
+import asyncio, collections, hashlib, json, random, re, sys, threading, time, zlib
+
+FAULTS = {
+    '429': (429, 'rate_limit_exceeded', {}), '429-after': (429, 'rate_limit_exceeded', {'Retry-After': '{after}'}), '429-ms': (429, 'rate_limit_exceeded', {'retry-after-ms': '{ms}'}),
+    '429-date': (429, 'rate_limit_exceeded', {'Retry-After': '{date}'}), 'quota': (429, 'insufficient_quota', {}), '408': (408, 'timeout', {}), '409': (409, 'conflict', {}),
+    '500': (500, 'server_error', {}), '503': (503, 'overloaded', {}), '503-after': (503, 'overloaded', {'Retry-After': '{after}'}), '400': (400, 'invalid_value', {}), '422': (422, 'invalid_value', {}),
+    '401': (401, 'invalid_api_key', {}), '403': (403, 'forbidden', {}), '404': (404, 'model_not_found', {}), 'filter-400': (400, 'content_filter', {})}
+BODIES = ('filter-finish', 'length', 'truncated', 'html', 'null', 'empty', 'refusal', 'no-usage', 'no-choices', 'not-json-object')  # answers with status 200; all are billed
+BREAKS = ('hang', 'disconnect', 'disconnect-unpaid', 'half', 'drip')  # no whole answer; all but disconnect-unpaid are billed
+
+def count_words(text): return len(text.split())
+def count_prompt(messages): return sum(count_words(m['content'] or '') + 4 for m in messages) + 3
+
+class Server:
+    "Runs in a thread of this process between `with` and the end of its block."
+    def __init__(self, latency=0., faults=None, keys=None, models=None, context=None, reply=None, words=None, seed=0, retry_after=1., batch_s=0., dim=8):
+        self.latency, self.faults, self.keys, self.models, self.context, self.dim = latency, faults, keys, models, context, dim
+        self.reply, self.words, self.retry_after, self.batch_s = reply, words, retry_after, batch_s
+        self.rng, self.lock = random.Random(seed), threading.Lock()
+        self.break_batches, self.fail_batches = [], False
+        self.reset()
+
+    def reset(self):
+        "Forget what was counted."
+        self.seen, self.billed, self.times, self.auth, self.faulted = [], [], [], [], collections.Counter()
+        self.attempts, self.now, self.most, self.files, self.batches, self.served, self.busy_s = collections.Counter(), 0, 0, {}, {}, 0, 0.
+
+    # ---- life ----
+
+    def __enter__(self):
+        ready = threading.Event()
+        self.loop = asyncio.new_event_loop()
+        def serve():
+            asyncio.set_event_loop(self.loop)
+            self.server = self.loop.run_until_complete(self.loop.create_server(lambda: Connection(self), '127.0.0.1', 0, backlog=1024))
+            ready.set()
+            self.loop.run_forever()
+        self.connections, self.tasks = set(), set()
+        self.thread = threading.Thread(target=serve, daemon=True)
+        self.thread.start()
+        ready.wait(5)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    @property
+    def url(self): return f'http://127.0.0.1:{self.port}/v1'
+    @property
+    def azure(self): return f'http://127.0.0.1:{self.port}'
+
+    def __exit__(self, *exc):
+        async def stop():
+            self.server.close()
+            for c in list(self.connections): c.transport.abort()
+            for t in list(self.tasks): t.cancel()
+            await asyncio.gather(*self.tasks, return_exceptions=True)
+            await asyncio.sleep(0)
+        asyncio.run_coroutine_threadsafe(stop(), self.loop).result(5)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(5)
+        self.loop.close()
+
+    # ---- what it counted ----
+
+    def stats(self):
+        prompt, completion = sum(b[1] for b in self.billed), sum(b[2] for b in self.billed)
+        return dict(requests=len(self.seen), billed=len(self.billed), billed_once=len({b[0] for b in self.billed}), prompt_tokens=prompt, completion_tokens=completion, most_at_once=self.most,
+                    faults=dict(self.faulted), mean_service_ms=1000*self.busy_s/max(self.served, 1), connections=getattr(self, 'opened', 0))
+
+    def bill(self, key, prompt, completion): self.billed.append((key, prompt, completion))
+
+    # ---- answers ----
+
+    def fault(self, body, key, n):
+        text = body['messages'][-1]['content'] if body.get('messages') else ''
+        m = re.match(r'\[\[([\w-]+?)(?:\*(\d+))?\]\]', text or '')
+        if m: return m[1] if not m[2] or n <= int(m[2]) else None
+        f = self.faults
+        if callable(f): return f(body, n)
+        if isinstance(f, list): return f.pop(0) if f else None
+        if isinstance(f, dict):
+            u = self.rng.random()
+            for name, rate in f.items():
+                if (u := u - rate) < 0: return name
+        return None
+
+    def error(self, status, code, message, headers=(), param=None):
+        return status, json.dumps({'error': {'message': message, 'type': 'error', 'param': param, 'code': code}}).encode(), dict(headers)
+
+    def denied(self, headers):
+        key = headers.get('api-key') or headers.get('authorization', '').removeprefix('Bearer ')
+        self.auth.append(key)
+        if self.keys is not None and key not in self.keys: return self.error(401, 'invalid_api_key', f'Incorrect API key provided: {key}. You can find your API key on the account page.')
+
+    def unknown(self, model):
+        if self.models is not None and model not in self.models: return self.error(404, 'model_not_found', f'The model `{model}` does not exist or you do not have access to it.')
+
+    def complete(self, body, key, n, fault=None):
+        "Body of a good answer, counted as paid."
+        limit = body.get('max_completion_tokens', body.get('max_tokens'))
+        text = self.reply(body) if self.reply else f'answer {len(self.billed)} to ' + body['messages'][-1]['content'][:60]
+        words = text.split(' ')
+        if self.words:
+            n = self.words(body) if callable(self.words) else self.words
+            words = (words*n)[:n]
+        finish = 'length' if limit is not None and len(words) > limit else 'stop'
+        if finish == 'length': text = ' '.join(words[:limit])
+        elif self.words: text = ' '.join(words)
+        message = dict(role='assistant', content=text, refusal=None)
+        if fault == 'length': finish = 'length'
+        if fault == 'filter-finish': finish, message['content'] = 'content_filter', text[:5]
+        if fault == 'null': message['content'] = None
+        if fault == 'empty': message['content'] = ' \n'
+        if fault == 'refusal': message.update(content=None, refusal='I cannot help with that.')
+        prompt, completion = count_prompt(body['messages']), len((message['content'] or '').split())
+        self.bill(key, prompt, completion)
+        out = dict(id=f'chatcmpl-{len(self.billed)}', object='chat.completion', created=int(time.time()), model=body['model'],
+                   choices=[dict(index=0, message=message, logprobs=None, finish_reason=finish)], usage=dict(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion))
+        if fault == 'no-usage': del out['usage']
+        if fault == 'no-choices': out['choices'] = []
+        return out
+
+    async def chat(self, body, headers, connection):
+        if bad := self.denied(headers) or self.unknown(body.get('model')): return bad
+        key = hashlib.sha1(json.dumps({k: v for k, v in body.items() if k != 'model'}, sort_keys=True).encode()).hexdigest()
+        self.attempts[key] += 1
+        n = self.attempts[key]
+        fault = self.fault(body, key, n)
+        if fault: self.faulted[fault] += 1
+        if self.latency: await asyncio.sleep((self.latency(body) if callable(self.latency) else self.latency) - .0005)  # the loop's clock rounds up to 1 ms
+        if not isinstance(body.get('messages'), list) or not body['messages']: return self.error(400, 'invalid_value', 'messages must not be empty', param='messages')
+        limit = body.get('max_completion_tokens', body.get('max_tokens'))
+        if limit is not None and limit < 1: return self.error(400, 'integer_below_min_value', f'Invalid value: {limit}. Expected a value >= 1.', param='max_completion_tokens')
+        tokens = count_prompt(body['messages'])
+        if self.context and tokens + (limit or 0) > self.context:
+            return self.error(400, 'context_length_exceeded', f"This model's maximum context length is {self.context} tokens. However, you requested {tokens + (limit or 0)}.", param='messages')
+        if fault in FAULTS:
+            status, code, extra = FAULTS[fault]
+            date = time.strftime('%a, %d %b %Y %H:%M:%S GMT', time.gmtime(time.time() + self.retry_after + 1))
+            extra = {k: v.format(after=f'{self.retry_after:g}', ms=f'{1000*self.retry_after:g}', date=date) for k, v in extra.items()}
+            return self.error(status, code, f'{fault}: {body["messages"][-1]["content"][:200]}', extra)
+        if fault == 'disconnect-unpaid': return connection.transport.abort()
+        if fault == 'hang':
+            self.bill(key, tokens, 0)
+            return await asyncio.sleep(3600)
+        out = json.dumps(self.complete(body, key, n, fault)).encode()
+        if fault == 'disconnect': return connection.transport.abort()
+        if fault == 'half': return connection.half(out)
+        if fault == 'drip': return await connection.drip(out)
+        if fault == 'truncated': out = out[:len(out)//2]
+        if fault == 'html': out = b'<html>502 Bad Gateway</html>'
+        if fault == 'not-json-object': out = b'["nothing"]'
+        return 200, out, {}
+
+    def embeddings(self, body, headers):
+        if bad := self.denied(headers) or self.unknown(body.get('model')): return bad
+        import base64, struct
+        texts = [body['input']] if isinstance(body['input'], str) else body['input']
+        def vector(t):
+            r = random.Random(t)
+            return [r.gauss(0, 1) for _ in range(body.get('dimensions') or self.dim)]
+        pack = (lambda v: base64.b64encode(struct.pack(f'<{len(v)}f', *v)).decode()) if body.get('encoding_format') == 'base64' else list
+        data = [dict(object='embedding', index=i, embedding=pack(vector(t))) for i, t in enumerate(texts)]
+        tokens = sum(map(count_words, texts))
+        self.bill(hashlib.sha1(json.dumps(texts).encode()).hexdigest(), tokens, 0)
+        return 200, json.dumps(dict(object='list', data=data, model=body['model'], usage=dict(prompt_tokens=tokens, total_tokens=tokens))).encode(), {}
+
+    # ---- files and batches ----
+
+    def put_file(self, content, name, purpose):
+        f = f'file-{len(self.files)}'
+        self.files[f] = content
+        return dict(id=f, object='file', bytes=len(content), created_at=int(time.time()), filename=name, purpose=purpose, status='processed')
+
+    def batch(self, b):
+        "The state of a batch, worked off when its time has come."
+        if b['status'] == 'in_progress' and time.time() >= b['_due']: self.work_off(b)
+        return {k: v for k, v in b.items() if k[0] != '_'}
+
+    def work_off(self, b):
+        good, bad = [], []
+        if self.fail_batches:
+            b.update(status='failed', errors=dict(object='list', data=[dict(code='invalid', message='line 1 is no JSON', line=1, param=None)]))
+            return
+        for line in self.files[b['input_file_id']].decode().strip().split('\n'):
+            r = json.loads(line)
+            body, key = r['body'], hashlib.sha1(line.encode()).hexdigest()
+            self.attempts[key] += 1
+            fault = self.fault(body, key, self.attempts[key])
+            if fault == 'lost': continue
+            if fault == 'expired': bad.append(dict(id='x', custom_id=r['custom_id'], response=None, error=dict(code='batch_expired', message='This request could not be executed before the completion window expired.')))
+            elif fault in FAULTS: bad.append(dict(id='x', custom_id=r['custom_id'], response=dict(status_code=FAULTS[fault][0], body=json.loads(self.error(*FAULTS[fault][:2], fault)[1])), error=None))
+            else: good.append(dict(id='x', custom_id=r['custom_id'], response=dict(status_code=200, request_id='r', body=self.complete(body, key, 1, fault)), error=None))
+        self.rng.shuffle(good)  # a batch answers in any order
+        jsonl = lambda rows: ''.join(json.dumps(x) + '\n' for x in rows).encode()
+        b.update(status='completed', output_file_id=self.put_file(jsonl(good), 'out.jsonl', 'batch_output')['id'] if good else None,
+                 error_file_id=self.put_file(jsonl(bad), 'err.jsonl', 'batch_output')['id'] if bad else None, request_counts=dict(total=len(good) + len(bad), completed=len(good), failed=len(bad)))
+
+    def new_batch(self, body):
+        if body['input_file_id'] not in self.files: return self.error(404, 'not_found', 'No such file')
+        b = dict(id=f'batch_{len(self.batches)}', object='batch', endpoint=body['endpoint'], input_file_id=body['input_file_id'], completion_window=body['completion_window'], status='in_progress',
+                 created_at=int(time.time()), output_file_id=None, error_file_id=None, metadata=body.get('metadata'), _due=time.time() + self.batch_s)
+        self.batches[b['id']] = b
+        return 200, json.dumps({k: v for k, v in b.items() if k[0] != '_'}).encode(), {}
+
+    # ---- the table of paths ----
+
+    async def answer(self, method, path, headers, data, connection):
+        path, _, _ = path.partition('?')
+        m = re.fullmatch(r'/openai/deployments/([^/]+)(/.*)', path)
+        if m: path = f'/v1{m[2]}'
+        path = path.replace('/openai/v1/', '/v1/')
+        if path == '/stats': return 200, json.dumps(self.stats()).encode(), {}
+        if path == '/reset':
+            self.reset()
+            return 200, b'{}', {}
+        if path in ('/v1/chat/completions', '/v1/embeddings', '/v1/batches') and method == 'POST':
+            body = json.loads(data)
+            if m: body['model'] = m[1]
+            self.seen.append(body)
+            self.times.append(time.monotonic())
+            if path == '/v1/embeddings': return self.embeddings(body, headers)
+            if path == '/v1/batches':
+                if bad := self.denied(headers): return bad
+                out = self.new_batch(body)
+                return connection.transport.abort() if self.break_batches and self.break_batches.pop() else out  # taken, and the line breaks
+            return await self.chat(body, headers, connection)
+        if bad := self.denied(headers): return bad
+        if path == '/v1/models': return 200, json.dumps(dict(object='list', data=[dict(id=x, object='model', created=0, owned_by='here') for x in self.models or ['any']])).encode(), {}
+        if (x := re.fullmatch(r'/v1/models/(.+)', path)): return self.unknown(x[1]) or (200, json.dumps(dict(id=x[1], object='model', created=0, owned_by='here')).encode(), {})
+        if path == '/v1/files' and method == 'POST':
+            parts = multipart(headers['content-type'], data)
+            return 200, json.dumps(self.put_file(parts['file'], 'in.jsonl', parts['purpose'].decode())).encode(), {}
+        if (x := re.fullmatch(r'/v1/files/([^/]+)/content', path)) and x[1] in self.files: return 200, self.files[x[1]], {'Content-Type': 'application/octet-stream'}
+        if path == '/v1/batches': return 200, json.dumps(dict(object='list', data=[self.batch(b) for b in self.batches.values()], has_more=False)).encode(), {}
+        if (x := re.fullmatch(r'/v1/batches/([^/]+)(/cancel)?', path)) and x[1] in self.batches:
+            if x[2]: self.batches[x[1]]['status'] = 'cancelled'
+            return 200, json.dumps(self.batch(self.batches[x[1]])).encode(), {}
+        return self.error(404, 'not_found', f'Unknown path {path}')
+
+def multipart(kind, data):
+    "Name to content of the parts of a form."
+    boundary = b'--' + re.search(r'boundary="?([^";]+)', kind)[1].encode()
+    parts = {}
+    for piece in data.split(boundary)[1:-1]:
+        head, _, content = piece.strip(b'\r\n').partition(b'\r\n\r\n')
+        parts[re.search(rb'name="([^"]+)"', head)[1].decode()] = content
+    return parts
+
+class Connection(asyncio.Protocol):
+    "HTTP/1.1 with keep-alive, one request at a time."
+    def __init__(self, server): self.s, self.buffer = server, bytearray()
+    def connection_made(self, transport):
+        self.transport = transport
+        self.s.connections.add(self)
+        self.s.opened = getattr(self.s, 'opened', 0) + 1
+    def connection_lost(self, exc): self.s.connections.discard(self)
+
+    def data_received(self, data):
+        self.buffer += data
+        end = self.buffer.find(b'\r\n\r\n')
+        if end < 0: return
+        head = self.buffer[:end].decode('latin-1').split('\r\n')
+        headers = {k.lower(): v.strip() for k, _, v in (l.partition(':') for l in head[1:])}
+        if 'chunked' in headers.get('transfer-encoding', ''):
+            if not self.buffer.endswith(b'0\r\n\r\n'): return
+            body, rest = b'', bytes(self.buffer[end + 4:])
+            while rest and (n := int(rest.split(b'\r\n', 1)[0], 16)): body, rest = body + rest.split(b'\r\n', 1)[1][:n], rest.split(b'\r\n', 1)[1][n + 2:]
+            self.buffer.clear()
+        else:
+            size = end + 4 + int(headers.get('content-length', 0))
+            if len(self.buffer) < size: return
+            body = bytes(self.buffer[end + 4:size])
+            del self.buffer[:size]
+        method, path, _ = head[0].split(' ', 2)
+        t = self.s.loop.create_task(self.handle(method, path, headers, body))
+        self.s.tasks.add(t)
+        t.add_done_callback(self.s.tasks.discard)
+
+    async def handle(self, method, path, headers, body):
+        s = self.s
+        if 'gzip' in headers.get('content-encoding', ''): body = zlib.decompress(body, 31)
+        s.now += 1
+        s.most = max(s.most, s.now)
+        t = time.perf_counter()
+        try: got = await s.answer(method, path, headers, body, self)
+        finally: s.now -= 1
+        if got and not self.transport.is_closing(): self.send(*got)
+        s.served, s.busy_s = s.served + 1, s.busy_s + time.perf_counter() - t
+
+    def head(self, status, size, headers=()):
+        h = {'Content-Type': 'application/json', 'Content-Length': size, **dict(headers)}
+        return (f'HTTP/1.1 {status} X\r\n' + ''.join(f'{k}: {v}\r\n' for k, v in h.items()) + '\r\n').encode('latin-1')
+    def send(self, status, out, headers): self.transport.write(self.head(status, len(out), headers) + out)
+    def half(self, out):
+        self.transport.write(self.head(200, len(out)) + out[:len(out)//2])
+        self.transport.close()
+    async def drip(self, out):
+        self.transport.write(self.head(200, len(out)))
+        for b in out:
+            if self.transport.is_closing(): return
+            self.transport.write(bytes([b]))
+            await asyncio.sleep(.05)
+
+def main():
+    "Serve until the parent closes our standard input."
+    with Server(**json.loads(sys.argv[1] if len(sys.argv) > 1 else '{}')) as s:
+        print(s.url, flush=True)
+        sys.stdin.read()
+
+if __name__ == '__main__': main()
