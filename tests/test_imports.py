@@ -146,7 +146,7 @@ def test_promises_name_what_exists():
     for names in [*PROMISES.values(), OPTIONAL]: assert {f'pe_nb.{m}' for m in names} <= set(MODULES)
     for req in (r for line in OPTIONAL.values() for r in line): assert any(req in (x.name for x in needs(e)) for e in PROMISES), req
     for module, names in OPTIONAL.items():
-        tops = {DISTRIBUTION.get(t, t) for t in targets(FILES[f'pe_nb.{module}'].read_text(encoding='utf-8'), f'pe_nb.{module}')}
+        tops = {DISTRIBUTION.get(t, t) for name in targets(FILES[f'pe_nb.{module}'].read_text(encoding='utf-8'), f'pe_nb.{module}') for t in (name, name.partition('.')[0])}
         assert set(names) <= tops, f'{module} no longer imports {set(names) - tops}'
 
 
