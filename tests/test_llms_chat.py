@@ -113,7 +113,7 @@ def test_wait_inside_and_outside_a_loop():
     with pytest.raises(SystemExit): wait(exits())
 
 
-def test_ctrl_c_cancels_and_waits(capsys):
+def test_ctrl_c_cancels_and_waits(capsys, interruptible):
     state = []
     async def careful():
         try: await asyncio.sleep(30)
@@ -128,7 +128,7 @@ def test_ctrl_c_cancels_and_waits(capsys):
     assert 'collecting what is on its way' in capsys.readouterr().err
 
 
-def test_second_ctrl_c_gives_up(capsys):
+def test_second_ctrl_c_gives_up(capsys, interruptible):
     async def stubborn():
         for _ in range(2):
             try: await asyncio.sleep(5)

@@ -384,7 +384,7 @@ def test_progress_tells_money():
 
 # ---- stopping, and faults of our own ----
 
-def test_ctrl_c_collects_what_is_on_its_way(capsys, tmp_path):
+def test_ctrl_c_collects_what_is_on_its_way(capsys, tmp_path, interruptible):
     with Server(latency=.1) as s, AnswerCache(tmp_path/'a.sqlite') as cache:
         c = client(s, cache=cache)
         threading.Timer(.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()

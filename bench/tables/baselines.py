@@ -1,8 +1,11 @@
 """AIM and MST at epsilon 1 and delta 1/(n ln n) on the schema that Tab-PE gets: accuracy of classifiers that saw synthetic rows only, seconds, peak memory.
 
-    python bench/tables/baselines.py artificial_characters --tune 4 8 16 32    # bins by validation accuracy, one run each; then the test set, once
-    python bench/tables/baselines.py xor-3 --bins 8 --methods aim --set queries=4
-    python bench/tables/baselines.py adult --bins 32 --seeds 1 --set queries=2
+    python bench/tables/baselines.py artificial_characters --methods aim --tune 4 8 16 32    # bins by validation accuracy, one run each; then the test set
+    python bench/tables/baselines.py artificial_characters --methods mst --tune 8 16 32 64
+    python bench/tables/baselines.py xor-3 --methods aim --tune 4 8 16 --set queries=4
+    python bench/tables/baselines.py xor-3 --methods mst --tune 8
+    python bench/tables/baselines.py adult --methods mst
+    python bench/tables/baselines.py adult --methods aim --seeds 1 --set queries=2 rounds=16 max_size=8
 
 Needs the extras baselines and tables. Every run is a process of its own on one thread. The synthetic rows go to runs/baselines/DATA_METHOD_SEED.csv, the figures to bench/tables/baselines.json,
 beside those of other data sets and methods that are there already. The noise cannot be repeated, so the figures move a little from run to run; a seed sets the numbers within bins and the classifier.
@@ -18,7 +21,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 DATA, OUT, RESULTS = ROOT.parent/'shared'/'data', ROOT/'runs'/'baselines', Path(__file__).with_name('baselines.json')
 MODELS = 'xgboost', 'hist_gradient'
-STARTS = dict(adult={'capital-gain': [1, 1000, 2000, 4000, 8000, 16000, 32000, 64000], 'capital-loss': [1, 500, 1000, 1500, 2000, 2500, 3000, 4000]})  # 0 is a bin of its own: none at all
 
 def load(name, bounds):
     "(private, validation, test). Adult has no validation rows: there, the first 10,000 private rows stand in for them."
@@ -42,7 +44,7 @@ def child(job):
     logging.getLogger('opendp').setLevel(logging.ERROR)
     private, val, test = load(job['data'], job['bounds'])
     wall, cpu = time.perf_counter(), time.process_time()
-    bins = {c.name: job['bins'] for c in private.schema.columns if not c.coded} | STARTS.get(job['data'], {})
+    bins = {c.name: job['bins'] for c in private.schema.columns if not c.coded} | job['starts'] if job['starts'] else job['bins']
     synthetic, said = marginals(private, job['method'], epsilon=1., delta=1/(len(private)*np.log(len(private))), bins=bins, rng=np.random.default_rng(job['seed']), **job['options'])
     out = dict(seed=job['seed'], bins=job['bins'], options=job['options'], rows=len(synthetic), seconds=time.perf_counter() - wall, cpu_s=time.process_time() - cpu,
                peak_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20, measured=len(said['measured']), packages=said['packages'], rho=said['rho'], rho_spent=said['rho_spent'])
@@ -77,13 +79,14 @@ def main():
     p.add_argument('--seeds', type=int, default=3)
     p.add_argument('--bins', type=int, default=32)
     p.add_argument('--tune', type=int, nargs='+', help='numbers of bins to choose from, by XGBoost accuracy on validation rows')
+    p.add_argument('--starts', type=json.loads, default={}, help="JSON: where the bins of a column start after the first, as {\"capital-gain\": [1, 1000, 10000]}")
     p.add_argument('--bounds', default='paper', choices=['paper', 'public'])
     p.add_argument('--limit', type=float, default=1800, help='seconds that a run may take')
     p.add_argument('--set', nargs='*', default=[], metavar='NAME=VALUE', help="fields of opendp's AIM or MST, and iters: steps of each fit")
     a = p.parse_args()
     options = {k: json.loads(v) for k, v in (x.split('=') for x in a.set)}
     for method in a.methods:
-        job, tuned = dict(data=a.data, method=method, seed=0, bins=a.bins, options=options, bounds=a.bounds, on='val'), {}
+        job, tuned = dict(data=a.data, method=method, seed=0, bins=a.bins, options=options, bounds=a.bounds, starts=a.starts, on='val'), {}
         for bins in a.tune or ():
             got = run(job | dict(bins=bins, seed=100), a.limit)
             if got: tuned[bins] = {m: got[m]['accuracy'] for m in MODELS} | dict(seconds=got['seconds'])
@@ -91,7 +94,7 @@ def main():
         runs = [r for s in range(a.seeds) if (r := run(job | dict(seed=s, on='test'), a.limit))]
         if not runs: continue
         all_ = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        all_.setdefault(a.data, {})[method] = dict(bins=job['bins'], bounds=a.bounds, options=options, tuned_on_validation=tuned, summary=summary(runs), runs=runs)
+        all_.setdefault(a.data, {})[method] = dict(bins=job['bins'], bounds=a.bounds, options=options, **({'starts': a.starts} if a.starts else {}), tuned_on_validation=tuned, summary=summary(runs), runs=runs)
         RESULTS.write_text(json.dumps(all_, indent=1) + '\n')
         print(json.dumps(all_[a.data][method]['summary']), flush=True)
 
