@@ -5,7 +5,7 @@ import pytest
 from pe_nb.evolution import Settings, evolve, planned_events
 from pe_nb.records import Column, Records, Schema
 from pe_nb.release import Budget, Ledger, SecureNoise, SeededNoise
-from pe_nb.runs import Covered, FolderLock, Run, check_duplicates, differences, plan, synthesize
+from pe_nb.runs import Covered, FolderLock, Run, check_duplicates, differences, plan, planned_calls, synthesize
 from crash_driver import Flat, Points, PRIVATE, contents
 
 BASE = dict(generations=3, samples=8, degree=6., seed=4)
@@ -202,15 +202,19 @@ def test_a_release_taken_from_another_run_is_refused(tmp_path):
 @pytest.mark.parametrize('kw', [{}, dict(lookahead=3), dict(folds=2, keep_parents=True, initial_folds=2, lookahead=[0, 1, 0, 2]), dict(samples=[12, 10, 8, 6], folds=[1, 1, 3, 2])], ids=str)
 def test_plan_says_what_the_run_does(kw):
     class Meter(Points):
-        randoms = varied = 0
-        def random(self, labels, rng): self.randoms += len(labels); return super().random(labels, rng)
-        def vary(self, parents, degree, rng): self.varied += len(parents); return super().vary(parents, degree, rng)
+        randoms, varied, calls = 0, 0, ()
+        def note(self, *call): self.calls += (call[:2] + (np.bincount(call[2], minlength=len(self.label_names)).tolist(),),)
+        def random(self, labels, rng): self.randoms += len(labels); self.note('random', None, labels); return super().random(labels, rng)
+        def vary(self, parents, degree, rng): self.varied += len(parents); self.note('vary', degree, parents.labels); return super().vary(parents, degree, rng)
     s, m = Settings(**{**BASE, **kw}), Meter()
     p = plan(s, BUDGET, m, record_bytes=2)
     l = Ledger(BUDGET, planned_events(s, BUDGET), noise=SeededNoise(0))
     gs = list(evolve(PRIVATE, m, Flat(), s, BUDGET, ledger=l))
     assert (p.random_calls, p.variation_calls, p.rows) == (m.randoms, m.varied, tuple(len(g.records) for g in gs))
     assert len(p.events) == len(l) and np.array_equal(p.epsilon, l.spent()) and p.bytes > 0 and 'API calls' in repr(p)
+    assert m.calls == tuple((api, degree, n.tolist()) for api, degree, n in planned_calls(s, m.label_names))
+    m.costs = lambda calls: f'{len(calls)} calls cost nothing'
+    assert repr(p) in repr(plan(s, BUDGET, m, record_bytes=2)) and f'{len(m.calls)} calls cost nothing' in repr(plan(s, BUDGET, m, record_bytes=2))
 
 def test_plan_reads_no_private_data(): assert plan(Settings(**BASE), BUDGET).bytes is None
 
@@ -285,7 +289,11 @@ def test_run_reads_without_writing(tmp_path):
     with pytest.raises(IndexError, match='must be a generation on disk'): again.generation(7)
     with pytest.raises(ValueError, match='which'): again.records('best')
     assert {p: p.stat().st_mtime_ns for p in r.folder.rglob('*')} == before
-    with pytest.raises(ValueError, match='this population has none'): go(tmp_path/'s').records('selected')
+    assert len(again.records('one_variation')) == 8 and again.records('selected', 0) == again.generation(0).records
+    dropped = go(tmp_path/'s')
+    g, old = dropped.generation(-1), dropped.generation(-2)
+    assert dropped.records('selected') == old.records[g.parents] and dropped.records('one_variation') == g.records
+    with pytest.raises(ValueError, match='this population has none'): dropped.records('variations', 0)
 
 @pytest.mark.parametrize('how', ['parquet', 'csv', 'datasets', 'images'])
 def test_export_holds_the_data_alone(tmp_path, how):

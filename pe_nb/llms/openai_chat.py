@@ -6,10 +6,11 @@
 __all__ = ['as_endpoints', 'OpenAIChat', 'plan', 'body', 'Try', 'Round', 'reserved', 'leased', 'one', 'failed', 'nobody', 'read',
            'ask', 'EndpointError', 'acheck', 'check']
 
-# %% ../../nbs/llms/21_openai.ipynb #f03767c0
+# %% ../../nbs/llms/21_openai.ipynb #d2da2d18
 import asyncio
 import itertools
 import time
+from collections import deque
 import numpy as np
 from .chat import Answer, Chat, NotKept, Request, wait
 from .costs import ChatPlan, Spending, Tokens, plan_chat
@@ -76,12 +77,12 @@ class Try:
     "A job on its way: how often it failed, and which endpoints will not do."
     def __init__(self, job): self.job, self.failed, self.denied, self.fault = job, 0, set(), None
 
-# %% ../../nbs/llms/21_openai.ipynb #1781f58c
+# %% ../../nbs/llms/21_openai.ipynb #321cda9f
 class Round:
     "One call of `answers`."
     def __init__(self, chat, jobs, put):
         self.chat, self.put, self.open, self.stopped, self.count = chat, put, len(jobs), False, itertools.count()
-        self.queue, self.rng, self.jobs = asyncio.PriorityQueue(), np.random.default_rng(), jobs
+        self.queue, self.rng, self.jobs, self.late, self.broken = asyncio.PriorityQueue(), np.random.default_rng(), jobs, deque(), []
         self.workers, self.metered = min(chat.concurrency, self.open), any(l.tokens for l in chat.balancer.lines)
 
     def enqueue(self, item, rank): self.queue.put_nowait((rank, next(self.count), item))
@@ -107,7 +108,8 @@ class Round:
             finally:
                 for w in workers: w.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
-        failed = [e for w in workers if not w.cancelled() and (e := w.exception()) is not None]
+                while self.late: self.keep()
+        failed = self.broken + [e for w in workers if not w.cancelled() and (e := w.exception()) is not None]
         for e in sorted(failed, key=lambda e: isinstance(e, NotKept)): raise e
 
     async def worker(self):
@@ -117,9 +119,18 @@ class Round:
             await self.one(item)
 
     def finish(self, item, answer):
+        "Its answer is kept a moment later: first the worker sends its next request."
         self.open -= 1
         if not self.open: self.stop()
-        self.put(item.job, answer)
+        self.late.append((item.job, answer))
+        asyncio.get_running_loop().call_soon(self.keep)
+
+    def keep(self):
+        if not self.late: return
+        try: self.put(*self.late.popleft())
+        except Exception as e:
+            self.broken.append(e)
+            self.stop()
 
 # %% ../../nbs/llms/21_openai.ipynb #4eadbd38
 async def reserved(self:Round, item, held)->bool:
