@@ -5,7 +5,8 @@ In its own process: python tests/openai_server.py '{"latency": 0.05}'   (prints 
 
 Paths: /v1/models, /v1/chat/completions, /v1/embeddings, /v1/files, /v1/batches, and Azure's /openai/deployments/NAME/chat/completions. It counts tokens as blank-separated words,
 4 more for each message and 3 for the answer's head. A fault comes from `faults`: a dict of rates, a list (one entry per request, then none), a function of (body, n-th time this body is seen),
-or from the prompt itself: a message that begins with [[name]] gets that fault each time, with [[name*2]] the first two times.
+or from the prompt itself: a message that begins with [[name]] gets that fault each time, with [[name*2]] the first two times. /v1/embeddings takes the same faults, also from the first of its texts,
+and some of its own (VECTORS); its vectors are a function of the text.
 """
 import asyncio, collections, hashlib, json, random, re, sys, threading, time, zlib
 
@@ -15,6 +16,7 @@ FAULTS = {
     '500': (500, 'server_error', {}), '503': (503, 'overloaded', {}), '503-after': (503, 'overloaded', {'Retry-After': '{after}'}), '400': (400, 'invalid_value', {}), '422': (422, 'invalid_value', {}),
     '401': (401, 'invalid_api_key', {}), '403': (403, 'forbidden', {}), '404': (404, 'model_not_found', {}), 'filter-400': (400, 'content_filter', {})}
 BODIES = ('filter-finish', 'length', 'truncated', 'html', 'null', 'empty', 'refusal', 'no-usage', 'no-choices', 'not-json-object')  # answers with status 200; all are billed
+VECTORS = ('missing', 'doubled', 'no-index', 'bad-index', 'nan', 'narrow', 'no-base64', 'as-floats', 'shuffled')  # embeddings with status 200; all but the last two are wrong, and all are billed
 BREAKS = ('hang', 'disconnect', 'disconnect-unpaid', 'half', 'drip')  # no whole answer; all but disconnect-unpaid are billed
 
 def count_words(text): return len(text.split())
@@ -80,7 +82,7 @@ class Server:
     # ---- answers ----
 
     def fault(self, body, key, n):
-        text = body['messages'][-1]['content'] if body.get('messages') else ''
+        text = body['messages'][-1]['content'] if body.get('messages') else body['input'][0] if isinstance(body.get('input'), list) and body['input'] else body.get('input') or ''
         m = re.match(r'\[\[([\w-]+?)(?:\*(\d+))?\]\]', text or '')
         if m: return m[1] if not m[2] or n <= int(m[2]) else None
         f = self.faults
@@ -142,16 +144,20 @@ class Server:
         tokens = count_prompt(body['messages'])
         if self.context and tokens + (limit or 0) > self.context:
             return self.error(400, 'context_length_exceeded', f"This model's maximum context length is {self.context} tokens. However, you requested {tokens + (limit or 0)}.", param='messages')
+        return await self.misbehave(fault, key, tokens, body['messages'][-1]['content'], lambda: self.complete(body, key, n, fault), connection)
+
+    async def misbehave(self, fault, key, tokens, text, answer, connection):
+        "The answer, or what the fault makes of it. An error repeats the beginning of the text, as real ones do."
         if fault in FAULTS:
             status, code, extra = FAULTS[fault]
             date = time.strftime('%a, %d %b %Y %H:%M:%S GMT', time.gmtime(time.time() + self.retry_after + 1))
             extra = {k: v.format(after=f'{self.retry_after:g}', ms=f'{1000*self.retry_after:g}', date=date) for k, v in extra.items()}
-            return self.error(status, code, f'{fault}: {body["messages"][-1]["content"][:200]}', extra)
+            return self.error(status, code, f'{fault}: {text[:200]}', extra)
         if fault == 'disconnect-unpaid': return connection.transport.abort()
         if fault == 'hang':
             self.bill(key, tokens, 0)
             return await asyncio.sleep(3600)
-        out = json.dumps(self.complete(body, key, n, fault)).encode()
+        out = json.dumps(answer()).encode()
         if fault == 'disconnect': return connection.transport.abort()
         if fault == 'half': return connection.half(out)
         if fault == 'drip': return await connection.drip(out)
@@ -160,18 +166,43 @@ class Server:
         if fault == 'not-json-object': out = b'["nothing"]'
         return 200, out, {}
 
-    def embeddings(self, body, headers):
-        if bad := self.denied(headers) or self.unknown(body.get('model')): return bad
+    def vector(self, text, dim):
+        r = random.Random(text)
+        return [r.gauss(0, 1) for _ in range(dim)]
+
+    def vectors(self, body, key, texts, tokens, fault=None):
+        "Body of a good answer with one vector per text, counted as paid."
         import base64, struct
-        texts = [body['input']] if isinstance(body['input'], str) else body['input']
-        def vector(t):
-            r = random.Random(t)
-            return [r.gauss(0, 1) for _ in range(body.get('dimensions') or self.dim)]
-        pack = (lambda v: base64.b64encode(struct.pack(f'<{len(v)}f', *v)).decode()) if body.get('encoding_format') == 'base64' else list
-        data = [dict(object='embedding', index=i, embedding=pack(vector(t))) for i, t in enumerate(texts)]
-        tokens = sum(map(count_words, texts))
-        self.bill(hashlib.sha1(json.dumps(texts).encode()).hexdigest(), tokens, 0)
-        return 200, json.dumps(dict(object='list', data=data, model=body['model'], usage=dict(prompt_tokens=tokens, total_tokens=tokens))).encode(), {}
+        packed = body.get('encoding_format') == 'base64' and fault != 'as-floats'
+        pack = lambda v: base64.b64encode(struct.pack(f'<{len(v)}f', *v)).decode() if packed else v
+        data = [dict(object='embedding', index=i, embedding=pack(self.vector(t, body.get('dimensions') or self.dim))) for i, t in enumerate(texts)]
+        if fault == 'missing': data.pop()
+        if fault == 'doubled': data.append(data[0])
+        if fault == 'no-index': del data[0]['index']
+        if fault == 'bad-index': data[-1]['index'] = len(texts)
+        if fault == 'nan': data[0]['embedding'] = pack([float('nan')]*self.dim)
+        if fault == 'narrow': data[0]['embedding'] = pack(self.vector(texts[0], 3))
+        if fault == 'no-base64': data[0]['embedding'] = '???'
+        if fault == 'null': data[0]['embedding'] = None
+        if fault == 'empty': data = []
+        if fault == 'shuffled': data.reverse()
+        self.bill(key, tokens, 0)
+        out = dict(object='list', data=data, model=body['model'], usage=dict(prompt_tokens=tokens, total_tokens=tokens))
+        if fault == 'no-usage': del out['usage']
+        return out
+
+    async def embeddings(self, body, headers, connection):
+        if bad := self.denied(headers) or self.unknown(body.get('model')): return bad
+        texts = [body['input']] if isinstance(body.get('input'), str) else body.get('input')
+        if not texts or not all(isinstance(t, str) and t for t in texts): return self.error(400, 'invalid_value', 'input must hold texts that are not empty', param='input')
+        key, tokens = hashlib.sha1(json.dumps(texts).encode()).hexdigest(), sum(map(count_words, texts))
+        self.attempts[key] += 1
+        fault = self.fault(body, key, self.attempts[key])
+        if fault: self.faulted[fault] += 1
+        if self.latency: await asyncio.sleep((self.latency(body) if callable(self.latency) else self.latency) - .0005)
+        if self.context and max(map(count_words, texts)) > self.context:
+            return self.error(400, 'context_length_exceeded', f"This model's maximum context length is {self.context} tokens, however you requested more: {texts[0][:100]}", param='input')
+        return await self.misbehave(fault, key, tokens, texts[0], lambda: self.vectors(body, key, texts, tokens, fault), connection)
 
     # ---- files and batches ----
 
@@ -227,7 +258,7 @@ class Server:
             if m: body['model'] = m[1]
             self.seen.append(body)
             self.times.append(time.monotonic())
-            if path == '/v1/embeddings': return self.embeddings(body, headers)
+            if path == '/v1/embeddings': return await self.embeddings(body, headers, connection)
             if path == '/v1/batches':
                 if bad := self.denied(headers): return bad
                 out = self.new_batch(body)

@@ -45,7 +45,7 @@ def redact(
     text = ' '.join(KEY_LIKE.sub(r'\1***', text).split())
     return text if len(text) <= longest else text[:longest - 3] + '...'
 
-# %% ../../nbs/llms/21a_endpoints.ipynb #37892316
+# %% ../../nbs/llms/21a_endpoints.ipynb #0b5f024f
 @dataclass(frozen=True)
 class Endpoint:
     "One place that answers, with one key. ValueError for a combination that cannot work."
@@ -58,6 +58,7 @@ class Endpoint:
     rename:dict|tuple=()            # Arguments that have another name here: {'max_completion_tokens': 'max_tokens'}; to None: leave out
     requests_per_minute:float|None=None  # None: the client's
     tokens_per_minute:float|None=None
+    path:str='/chat/completions'    # What is asked for there; the client of embeddings sets '/embeddings'
 
     def __post_init__(self):
         set_ = lambda k, v: object.__setattr__(self, k, v)
@@ -70,6 +71,7 @@ class Endpoint:
             if parts.username or parts.password or parts.query: raise ValueError(f"url (of {parts.hostname}) must hold neither user nor password nor query; give the key as `key`")
         if self.azure and (self.url is None or self.api_version is None): raise ValueError("azure needs url and api_version")
         if self.azure and (self.key is None) == (self.token_provider is None): raise ValueError("azure needs either key or token_provider")
+        if self.path not in ('/chat/completions', '/embeddings'): raise ValueError(f"path ({self.path!r}) must be '/chat/completions' or '/embeddings'")
         if not self.azure and self.token_provider is not None: raise ValueError("token_provider is for azure; give `key`")
 
     @property

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 from .endpoints import Endpoint, Malformed, StatusError
 
-# %% ../../nbs/llms/21b_wire.ipynb #6ce3f97d
+# %% ../../nbs/llms/21b_wire.ipynb #bed49d7a
 def sdk_client(
     endpoint:Endpoint,
     timeout=120.,     # Seconds
@@ -33,14 +33,14 @@ async def envelope(
     endpoint:Endpoint,
     model,             # str: as the endpoint calls it; part of Azure's path
 )->tuple:              # (address, headers); the headers hold the key: do not show them
-    "Where the SDK would send a chat completion, and with which headers."
+    "Where the SDK would send a chat completion (or what the endpoint's `path` says), and with which headers."
     import httpx2
     kept = []
     def keep(request):
         kept.append(request)
         return httpx2.Response(200, json={})
     async with sdk_client(endpoint, http=httpx2.AsyncClient(transport=httpx2.MockTransport(keep))) as c:
-        await c.post('/chat/completions', cast_to=httpx2.Response, body=dict(model=model, messages=[]))
+        await c.post(endpoint.path, cast_to=httpx2.Response, body=dict(model=model, messages=[]))
     skip = ('host', 'content-length', 'connection', 'accept-encoding', 'idempotency-key')
     return str(kept[0].url), {k: v for k, v in kept[0].headers.items() if k.lower() not in skip and not k.lower().startswith('x-stainless')}
 
@@ -51,7 +51,7 @@ def proxy_of(url)->str|None:
     found = getproxies()
     return None if proxy_bypass(parts.hostname) else found.get(parts.scheme) or found.get('all')
 
-# %% ../../nbs/llms/21b_wire.ipynb #216e7c87
+# %% ../../nbs/llms/21b_wire.ipynb #251dba6b
 class Wire:
     "One endpoint, open; made inside a running loop, closed with `await close()`."
     def __init__(self, endpoint:Endpoint, model, timeout, carrier=None):
@@ -74,7 +74,7 @@ class Wire:
         return self.made[1:]
 
     async def post(self, body:dict)->bytes:
-        "Send one chat request; the content of an answer with status 200. Raises StatusError, or what the carrier raises."
+        "Send one request; the content of an answer with status 200. Raises StatusError, or what the carrier raises."
         if self.session is None: return await self.post_sdk(body)
         address, headers, proxy = await self.envelope()
         async with self.session.post(address, data=json.dumps(body, ensure_ascii=False).encode(), headers=headers, proxy=proxy, allow_redirects=False) as r:
@@ -85,7 +85,7 @@ class Wire:
 
     async def post_sdk(self, body):
         import httpx2
-        call = self.sdk.with_options(max_retries=0).post('/chat/completions', cast_to=httpx2.Response, body=dict(body, model=self.model))
+        call = self.sdk.with_options(max_retries=0).post(self.endpoint.path, cast_to=httpx2.Response, body=dict(body, model=self.model))
         return (await asyncio.wait_for(call, self.timeout)).content
 
     async def close(self):
