@@ -5,14 +5,18 @@
 Prints the tables and writes results.json. Noise is repeatable (SeededNoise), so nothing here is for release.
 """
 import json, math, sys
-from functools import cached_property
 from pathlib import Path
 import numpy as np
+from pe_nb.data.docstrings import private_docstrings, topic_rules, versions
 from pe_nb.data.text_sets import YELP
 from pe_nb.data.texts import texts_csv
 from pe_nb.embeddings.texts import SentenceEmbedding, minilm_path
 from pe_nb.evolution import Settings, evolve, planned_events
 from pe_nb.generators.pool import Pool
+from pe_nb.generators.prompts import Prompt
+from pe_nb.generators.text import Text
+from pe_nb.llms.huggingface import HFChat
+from pe_nb.llms.small_lm import RANDOM, RANDOM_ARGUMENTS, VARY, VARY_ARGUMENTS, small_lm
 from pe_nb.metrics.downstream import train_on_synthetic
 from pe_nb.metrics.frechet import frechet
 from pe_nb.metrics.mauve import mauve
@@ -84,7 +88,28 @@ def yelp():
         print(seed, {k: {m: round(x, 4) for m, x in v[-1].items()} for k, v in rows.items()}, flush=True)
     return {k: summary(v) for k, v in rows.items()}
 
-PARTS = dict(yelp=yelp)
+# ---- docstrings: a language model that never saw the private kind of text ----
+
+DOCSTRINGS = dict(generations=4, samples=320, degree=[.5, .5, .4, .3, .3], selection='rank', folds=[2]*4 + [0], initial_folds=2, keep_parents=True)
+
+def docstrings():
+    "Sentences of SciPy and scikit-learn, 8 topics, the small language model, epsilon 4; the same topics' test sentences measure."
+    private, test = private_docstrings(split='train'), private_docstrings(split='test')
+    print(len(private.records), 'private,', len(test.records), 'test;', versions())
+    embedding, rows = Remembered(SentenceEmbedding(minilm_path())), {}
+    generator = Text(HFChat(small_lm()), Prompt(RANDOM, rules=topic_rules()), VARY, private.records.label_names, private.label_values, random_arguments=RANDOM_ARGUMENTS, vary_arguments=VARY_ARGUMENTS)
+    for seed in SEEDS:
+        for epsilon, name in ((4., 'epsilon 4'), (math.inf, 'without privacy')):
+            made = run(private.records, generator, embedding, Settings(seed=seed, **DOCSTRINGS), epsilon, seed)
+            if epsilon == 4: rows.setdefault('generation 0: the random API, as many', []).append(score(made[0].records[made[0].folds == -1], test.records, embedding))
+            rows.setdefault(f'generation {made[-1].t}, {name}', []).append(score(made[-1].records, test.records, embedding))
+        real = private.records[np.sort(np.random.default_rng(seed).choice(len(private.records), DOCSTRINGS['samples'], replace=False))]
+        rows.setdefault('private sentences themselves, as many', []).append(score(real, test.records, embedding))
+        print(seed, {k: {m: round(x, 4) for m, x in v[-1].items()} for k, v in rows.items()}, flush=True)
+    print(generator.report)
+    return {k: summary(v) for k, v in rows.items()}
+
+PARTS = dict(yelp=yelp, docstrings=docstrings)
 
 def main(args):
     path = HERE/'results.json'

@@ -10,7 +10,7 @@ __all__ = ['LIMITS', 'PAPER', 'GOLDEN', 'MIX', 'Decoding', 'canonical', 'shifted
 from dataclasses import dataclass, fields
 from types import SimpleNamespace
 
-# %% ../../nbs/llms/22a_decoding.ipynb #4f132cd2
+# %% ../../nbs/llms/22a_decoding.ipynb #d586c286
 LIMITS = ('max_completion_tokens', 'max_tokens', 'max_new_tokens')  # One meaning; the first is the name that counts
 PAPER = dict(temperature=1., top_k=50, top_p=.9, repetition_penalty=1., no_repeat_ngram_size=2)  # Paper 2's decoding with transformers
 
@@ -30,7 +30,8 @@ class Decoding:
         for k, low in dict(max_completion_tokens=1, top_k=0, no_repeat_ngram_size=0).items():
             v = getattr(self, k)
             if not isinstance(v, int) or isinstance(v, bool) or v < low: raise ValueError(f"{k} ({v!r}) must be a whole number of at least {low}")
-        for k, good, what in (('temperature', lambda v: 0 <= v < 1e6, 'at least 0'), ('top_p', lambda v: 0 < v <= 1, 'above 0 and at most 1'), ('repetition_penalty', lambda v: 0 < v < 1e6, 'above 0')):
+        for k, good, what in (('temperature', lambda v: 0 <= v < 1e6, 'at least 0'), ('top_p', lambda v: 0 < v <= 1, 'above 0 and at most 1'),
+                              ('repetition_penalty', lambda v: 0 < v < 1e6, 'above 0')):
             v = getattr(self, k)
             if not isinstance(v, (int, float)) or isinstance(v, bool) or not good(v): raise ValueError(f"{k} ({v!r}) must be a number {what}")
         if not isinstance(self.do_sample, bool): raise ValueError(f"do_sample ({self.do_sample!r}) must be True or False")
@@ -102,7 +103,7 @@ def unrepeated(
     banned.scatter_(1, windows[..., -1].masked_fill(~again, scores.shape[1]), True)
     return scores.masked_fill(banned[:, :scores.shape[1]], float('-inf'))
 
-# %% ../../nbs/llms/22a_decoding.ipynb #fc9265f1
+# %% ../../nbs/llms/22a_decoding.ipynb #1c02e0c7
 def likely(
     scores,   # float32 (b, v)
     top_k,    # int64 (b,), at least 1
@@ -116,6 +117,7 @@ def likely(
     p = values.softmax(-1)
     return values.masked_fill(p.cumsum(-1) - p >= top_p[:, None], float('-inf')), tokens
 
+# %% ../../nbs/llms/22a_decoding.ipynb #8002227e
 def knobs(
     rows,    # Rows (b)
     vocab,   # Number of scores
@@ -127,7 +129,8 @@ def knobs(
     t = lambda values, dtype: torch.tensor(values, dtype=dtype, device=device)
     top_k = [1 if x.greedy else min(x.top_k or vocab, vocab) for x in d]
     return SimpleNamespace(seeds=t([r.seed for r in rows], torch.int64), steps=t([len(r.out) for r in rows], torch.int64), greedy=t([x.greedy for x in d], torch.bool),
-                           temperature=t([1. if x.greedy else x.temperature for x in d], torch.float32), top_k=t(top_k, torch.int64), top_p=t([x.top_p if x.top_p < 1 else 2. for x in d], torch.float32),
+                           temperature=t([1. if x.greedy else x.temperature for x in d], torch.float32),
+                           top_k=t(top_k, torch.int64), top_p=t([x.top_p if x.top_p < 1 else 2. for x in d], torch.float32),
                            penalty=t([x.repetition_penalty for x in d], torch.float32), ngram=t([x.no_repeat_ngram_size for x in d], torch.int64),
                            sizes=sorted({x.no_repeat_ngram_size for x in d} - {0}), penal=any(x.repetition_penalty != 1 for x in d), sample=not all(x.greedy for x in d),
                            most=max(top_k), cuts=any(k < vocab or x.top_p < 1 for k, x in zip(top_k, d) if not x.greedy))
@@ -144,7 +147,8 @@ def chosen(
     best, token = scores.max(-1)
     if k.sample:
         values = scores/k.temperature[:, None]
-        values, tokens = likely(values, k.top_k, k.top_p, k.most) if k.cuts else (values, torch.arange(scores.shape[1], device=scores.device).expand_as(values))
+        tokens = torch.arange(scores.shape[1], device=scores.device).expand_as(values)
+        if k.cuts: values, tokens = likely(values, k.top_k, k.top_p, k.most)
         drawn = tokens.gather(1, (values + gumbel(k.seeds, k.steps, tokens)).argmax(-1, keepdim=True))[:, 0]
         token = torch.where(k.greedy, token, drawn)
     return token.masked_fill(best.isnan(), -1)

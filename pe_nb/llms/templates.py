@@ -27,7 +27,7 @@ def folded(messages)->list:
     if not rest or rest[i][0] != 'user': rest.insert(0, ('user', ''))
     return rest[:i] + [('user', '\n\n'.join(c for c in (*system, rest[i][1]) if c))] + rest[i + 1:]
 
-# %% ../../nbs/llms/22b_templates.ipynb #bed121ed
+# %% ../../nbs/llms/22b_templates.ipynb #e918c15c
 class Prompts:
     "Messages as tokens, by a template. Raises ValueError for a template that cannot be."
     def __init__(self,
@@ -45,7 +45,8 @@ class Prompts:
         if self.arguments and self.plain: raise ValueError("template_arguments must be None where there is no chat template")
         added = [t for t in tokenizer.added_tokens_decoder.values() if len(t.content.strip()) > 1]
         control = {t.content for t in added if t.special or t.content in (self.jinja or '') or re.fullmatch(r'[<\[].*[>\]]', t.content)}
-        self.control = re.compile('|'.join(map(re.escape, sorted(control | {s for s in tokenizer.all_special_tokens if len(s) > 1}, key=len, reverse=True))) or '(?!)')
+        control |= {s for s in tokenizer.all_special_tokens if len(s) > 1}
+        self.control = re.compile('|'.join(map(re.escape, sorted(control, key=len, reverse=True))) or '(?!)')
         bos, lead = tokenizer.bos_token_id, tokenizer('')['input_ids']
         self.lead, self.start = lead[:1] if lead and lead[0] == bos else [], [t for t in (bos, tokenizer.eos_token_id) if t is not None][:1]
 
@@ -59,7 +60,9 @@ class Prompts:
 def function_source(f)->str:
     "Source and settings of a function. Raises ValueError for one that says neither: it needs an attribute `fingerprint`."
     if isinstance(getattr(f, 'fingerprint', None), str): return f.fingerprint
-    if not inspect.isfunction(f) or f.__closure__: raise ValueError(f"template ({getattr(f, '__qualname__', type(f).__name__)}) must be a plain function without a closure, or have a text `fingerprint` that names all its settings")
+    if not inspect.isfunction(f) or f.__closure__:
+        name = getattr(f, '__qualname__', type(f).__name__)
+        raise ValueError(f"template ({name}) must be a plain function without a closure, or have a text `fingerprint` that names all its settings")
     return ENCODE([inspect.getsource(f), repr(f.__defaults__), repr(f.__kwdefaults__)])
 
 # %% ../../nbs/llms/22b_templates.ipynb #d9223a7e
