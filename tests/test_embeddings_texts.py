@@ -1,7 +1,6 @@
 "Text embeddings: bit for bit a function of each text, with any text, and a model that is missing says so without asking the network."
 import json, os, threading
 from collections import Counter
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np

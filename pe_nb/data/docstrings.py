@@ -25,8 +25,8 @@ from pathlib import Path
 from .texts import TextData, label_name
 from ..records import Records
 
-# %% ../../nbs/data/51a_docstrings.ipynb #4209fe61
-SKIP = {'test', 'tests', 'testing', 'idlelib', 'site-packages', 'dist-packages', 'lib2to3', '_vendor', 'externals', '_lib', 'setup.py', 'conftest.py'}
+# %% ../../nbs/data/51a_docstrings.ipynb #210dd2e5
+SKIP = {Path(sysconfig.get_paths()['purelib']).name, 'dist-packages', 'test', 'tests', 'testing', 'idlelib', 'lib2to3', '_vendor', 'externals', '_lib', 'setup.py', 'conftest.py'}
 
 def source_files(
     package,  # Name of an installed package, or 'python' for the standard library

@@ -48,7 +48,7 @@ class Row:
         if not self.text.strip(): return Answer('', 'length' if self.finish == 'length' else 'empty', '', self.finish, *paid)
         return Answer(self.text, '', '', self.finish, *paid)
 
-# %% ../../nbs/llms/22c_flight.ipynb #bf432aac
+# %% ../../nbs/llms/22c_flight.ipynb #0c40b731
 class Flight:
     "Rows that are continued together."
     def __init__(self, model, padded=True):
@@ -84,6 +84,7 @@ class Flight:
         self.history, self.scores = torch.cat(level([h for h, *_ in parts], -1)), torch.cat([s for _, s, _ in parts])
         self.knobs = knobs(self.rows, self.scores.shape[1], self.scores.device)
 
+# %% ../../nbs/llms/22c_flight.ipynb #70078556
 def groups(rows, tokens=1024)->list:
     "Neighbours that are read together: rows times the longest prompt is at most `tokens`."
     out, widest = [], 0
