@@ -109,6 +109,8 @@ def docstrings():
         rows.setdefault('private sentences themselves, as many', []).append(score(real, test.records, embedding))
         print(seed, {k: {m: round(x, 4) for m, x in v[-1].items()} for k, v in rows.items()}, flush=True)
     print(generator.report)
+    first, last = rows['generation 0: the random API, as many'], rows['generation 4, epsilon 4']
+    rows['change, epsilon 4, of the same seed'] = [{k: b[k] - a[k] for k in a} for a, b in zip(first, last)]
     return {k: summary(v) for k, v in rows.items()}
 
 PARTS = dict(yelp=yelp, docstrings=docstrings)
