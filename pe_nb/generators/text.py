@@ -100,13 +100,13 @@ class Text:
     def blanks(self): return blank_words if self.tokenizer is None else TokenBlanks(self.tokenizer)  # (text, p, rng) -> text; loads the tokenizer
 SETTINGS = ('words_std', 'min_words', 'tokens_per_word', 'max_tokens', 'max_words', 'max_sample_words', 'retries', 'max_kept')
 
-# %% ../../nbs/generators/16_text.ipynb #e2be1d37
+# %% ../../nbs/generators/16_text.ipynb #d0412b01
 OF_RECORD = ('sample', 'masked_sample', 'word_count')
 
 def check_settings(self):
     "Raise ValueError unless the prompts can be filled for every label, and the settings fit."
     for k in ('answers', 'fingerprint'):
-        if not hasattr(type(self.chat), k) and k not in vars(self.chat): raise ValueError(f"chat ({type(self.chat).__name__}) must be a Chat; it has no {k}")
+        if not hasattr(type(self.chat), k) and k not in getattr(self.chat, '__dict__', {}): raise ValueError(f"chat ({type(self.chat).__name__}) must be a Chat; it has no {k}")
     for api, names in (('random', ()), ('vary', OF_RECORD)): self.prompts[api].check(names, self.label_values, api, self.label_names)
     if not {'sample', 'masked_sample'} & self.prompts['vary'].names: raise ValueError("vary must use {sample} or {masked_sample}: else it does not depend on the parent")
     check_lengths({k: getattr(self, k) for k in SETTINGS} | dict(sized=self._uses('word_count')))
