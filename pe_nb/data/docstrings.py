@@ -111,8 +111,10 @@ def english(
     plain = sum(bool(re.fullmatch(r"[(\"']*[A-Za-z][a-z]*([-/'][A-Za-z]?[a-z]*)*[.,;:!?)\"']*", w)) for w in words)
     return plain >= .8*len(words) and len(LITTLE & {w.lower().strip('.,') for w in words}) >= min(2, len(words)//4)
 
-# %% ../../nbs/data/51a_docstrings.ipynb #e49af173
-def plain_words(text)->tuple: return tuple(re.findall(r'[a-z0-9]+', text.lower()))  # What is left of a text without case and punctuation
+# %% ../../nbs/data/51a_docstrings.ipynb #f22a848a
+def plain_words(text)->tuple:
+    "What is left of a text without case and punctuation."
+    return tuple(re.findall(r'[a-z0-9]+', text.lower()))
 
 def triples(text)->set:
     "Its word triples; the words themselves if there are fewer than three."
@@ -166,7 +168,7 @@ def docstrings(
     docs = Docs(*(zip(*rows) if rows else ((), (), ())))
     return docs.take(distinct(docs.texts))
 
-# %% ../../nbs/data/51a_docstrings.ipynb #0ce9dec3
+# %% ../../nbs/data/51a_docstrings.ipynb #eaac95e1
 TOPICS = {  # topic: folders, description, keywords
     'statistics': (('scipy.stats',), 'probability distributions, hypothesis tests and estimates',
         'distribution, probability, random variable, test statistic, p-value, sample, variance, density, hypothesis, confidence interval, mean, correlation'),
@@ -187,7 +189,9 @@ TOPICS = {  # topic: folders, description, keywords
 }
 PRIVATE, PUBLIC = ('scipy', 'sklearn'), ('python', 'numpy', 'pandas', 'matplotlib', 'networkx', 'sympy', 'mpmath', 'torch')
 
-def hash_key(text)->bytes: return hashlib.sha256(f'pe_nb docstrings 1:{" ".join(plain_words(text))}'.encode()).digest()  # Order and split that no version of anything changes
+def hash_key(text)->bytes:
+    "What order and split go by: no version of anything changes it."
+    return hashlib.sha256(f'pe_nb docstrings 1:{" ".join(plain_words(text))}'.encode()).digest()
 
 def topic_of(module)->str:
     "The topic whose folder a module is in; '' if none."

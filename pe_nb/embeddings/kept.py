@@ -17,8 +17,10 @@ import numpy as np
 
 from ..records import Records
 
-# %% ../../nbs/embeddings/33_kept.ipynb #b981beec
-def file_key(embedding_fingerprint, records_fingerprint)->str: return hashlib.sha256(f'{embedding_fingerprint}\n{records_fingerprint}'.encode()).hexdigest()
+# %% ../../nbs/embeddings/33_kept.ipynb #d70d150a
+def file_key(embedding_fingerprint, records_fingerprint)->str:
+    "What a file is called by."
+    return hashlib.sha256(f'{embedding_fingerprint}\n{records_fingerprint}'.encode()).hexdigest()
 
 def write_vectors(
     path,  # Path of the file; one that is there is replaced at once
@@ -37,7 +39,9 @@ def write_vectors(
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
 
-def digest(x)->str: return hashlib.sha256(np.ascontiguousarray(x).data).hexdigest()
+def digest(x)->str:
+    "SHA-256 of the bytes of an array."
+    return hashlib.sha256(np.ascontiguousarray(x).data).hexdigest()
 
 # %% ../../nbs/embeddings/33_kept.ipynb #2673bbbe
 class Damaged(ValueError): "A file that is not what was written."

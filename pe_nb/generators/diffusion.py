@@ -321,7 +321,7 @@ def in_batches(self, seeds, classes, images, steps, start):
 
 Diffusion.denoised, Diffusion.in_batches = denoised, in_batches
 
-# %% ../../nbs/generators/13_diffusion.ipynb #be98a621
+# %% ../../nbs/generators/13_diffusion.ipynb #c36eba36
 def plan(self, degree):
     "(Steps, number of steps to skip) of a degree. Raises ValueError."
     self.opened_model()
@@ -334,7 +334,9 @@ def plan(self, degree):
         raise ValueError(f"degree ({skip!r}) must be an integer from 0 (from the noisiest step) to {len(steps)} (all steps skipped)")
     return steps, int(skip)
 
-def check(self, degree): self.plan(degree)  # Raise ValueError unless `vary` would accept this degree. Loads the model
+def check(self, degree):
+    "Raise ValueError unless `vary` would accept this degree. Loads the model."
+    self.plan(degree)
 
 def random(
     self,

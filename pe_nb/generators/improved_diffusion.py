@@ -6,11 +6,10 @@
 __all__ = ['ADDRESS', 'RES', 'OUTER', 'need', 'levels_of', 'attention_at', 'architecture', 'places', 'split_attention', 'renamed',
            'set_heads', 'convert', 'checked', 'load_improved', 'save_folder']
 
-# %% ../../nbs/generators/13a_improved_diffusion.ipynb #2dea5c19
+# %% ../../nbs/generators/13a_improved_diffusion.ipynb #3a9a0aed
 import hashlib
 import json
 import os
-import pickle
 import uuid
 from pathlib import Path
 
@@ -143,7 +142,7 @@ def convert(
     except RuntimeError as e: raise ValueError(f"checkpoint must fit the network: {e}") from None
     return set_heads(unet, heads).eval().requires_grad_(False)
 
-# %% ../../nbs/generators/13a_improved_diffusion.ipynb #b7feabdd
+# %% ../../nbs/generators/13a_improved_diffusion.ipynb #bfd4f4aa
 def checked(path, sha256=None) -> Path:
     "The path of a checkpoint, if it exists and hashes to what is wanted. Raises FileNotFoundError, ValueError."
     path = Path(path).expanduser()
@@ -172,7 +171,8 @@ def load_improved(
     if schedule not in ('cosine', 'linear'): raise ValueError(f"schedule ({schedule!r}) must be 'cosine' or 'linear'")
     path = checked(path, sha256)
     try: state = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as e: raise ValueError(f"checkpoint ({path.name}) must be a file of tensors saved by torch: {type(e).__name__}") from None
+    except OSError: raise
+    except Exception as e: raise ValueError(f"checkpoint ({path.name}) must be a file of tensors saved by torch: {type(e).__name__}") from None
     unet = convert(state, heads, image_size)
     beta = dict(beta_schedule='squaredcos_cap_v2') if schedule == 'cosine' else dict(beta_schedule='linear', beta_start=.1/steps, beta_end=20/steps)
     variance = 'learned_range' if unet.config.out_channels == 2*unet.config.in_channels else 'fixed_large'

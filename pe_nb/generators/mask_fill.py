@@ -54,7 +54,7 @@ class Pieces:
         ends = [0] + [e for _, e in spans[:-1]], [s for s, _ in spans[1:]] + [len(text)]
         return np.array([a <= s < e <= b and not text[s:e].isspace() for (s, e), a, b in zip(spans, *ends)], bool)
 
-# %% ../../nbs/generators/16b_mask_fill.ipynb #0035e475
+# %% ../../nbs/generators/16b_mask_fill.ipynb #65772c53
 def spliced(
     text,    # str
     old,     # int64 (tokens,)
@@ -71,7 +71,7 @@ def spliced(
             own, (was, now) = text[max(s, end):e], (pieces.joined(x, y) for x, y in zip(before, (a, b)))
             gap = text[end:max(s, end)] + space(own)
             same = i == 0 or (space(was) == '') == (space(now) == '')
-            gap, word = gap if same else space(now), own.lstrip() if a == b else now.strip()
+            gap, word = gap if same else gap.rstrip() + space(now), own.lstrip() if a == b else now.strip()  # a lone accent, which no token has, stays
             if gap == '' and i and space(now) and out[-1][-1:].isalnum() and word[:1].isalnum(): gap = ' '  # where a bracket stood
             out.append(gap + word)
         end, before, changed = max(end, e), (a, b), a != b
@@ -231,7 +231,7 @@ def random(
 
 MaskFill.parts, MaskFill.fingerprint, MaskFill.random = parts, property(fingerprint), random
 
-# %% ../../nbs/generators/16b_mask_fill.ipynb #89bf70be
+# %% ../../nbs/generators/16b_mask_fill.ipynb #c7784c05
 def vary(
     self,
     parents,    # Records of texts, with the extra array 'outcome' or none
@@ -267,6 +267,8 @@ def refilled(self, texts, degree, streams):
             for g, *x in zip(some, *(np.split(np.concatenate(x), ends) for x in zip(*got))): g.accept(*x, left, s['order'])
     return [spliced(g.text, g.old, g.new, g.spans, pieces) for g in gaps]
 
-def check(self, degree): check_number('degree', degree, 1)  # Raise ValueError unless `vary` would accept this degree
+def check(self, degree):
+    "Raise ValueError unless `vary` would accept this degree."
+    check_number('degree', degree, 1)
 
 MaskFill.vary, MaskFill.refilled, MaskFill.check = vary, refilled, check

@@ -100,7 +100,7 @@ class Text:
     def blanks(self): return blank_words if self.tokenizer is None else TokenBlanks(self.tokenizer)  # (text, p, rng) -> text; loads the tokenizer
 SETTINGS = ('words_std', 'min_words', 'tokens_per_word', 'max_tokens', 'max_words', 'max_sample_words', 'retries', 'max_kept')
 
-# %% ../../nbs/generators/16_text.ipynb #d0412b01
+# %% ../../nbs/generators/16_text.ipynb #6c18b900
 OF_RECORD = ('sample', 'masked_sample', 'word_count')
 
 def check_settings(self):
@@ -117,8 +117,12 @@ def check_settings(self):
     if self.tokens_per_word is not None and ('max_completion_tokens' in self.arguments['vary'] or 'max_tokens' in fixed):
         raise ValueError(f"tokens_per_word ({self.tokens_per_word}) must be None where vary_arguments or the client limit the tokens by max_tokens or max_completion_tokens; the largest limit is `max_tokens`")
 
-def uses(self, name): return name in self.prompts['vary'].names or any(name in dict(c) for c, _ in self.prompts['vary'].rules)
-def sized(self): return self.tokens_per_word is not None or self._uses('word_count')
+def uses(self, name):
+    "Does the variation prompt depend on a variable?"
+    return name in self.prompts['vary'].names or any(name in dict(c) for c, _ in self.prompts['vary'].rules)
+def sized(self):
+    "Is a number of words drawn for each variation?"
+    return self.tokens_per_word is not None or self._uses('word_count')
 
 def parts_of(self, degree):
     "(mask probability or None, words_std or None) of one generation. Raises ValueError if the prompts need another degree."

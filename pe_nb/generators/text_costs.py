@@ -65,8 +65,10 @@ class TextCosts:
         body = [f'{r[0]:10}{r[1]:>10}{r[2]:>15}{r[3]:>19}' + ('' if r[4] is None else f'{r[4]:>12.4f}') for r in rows]
         return '\n'.join([head, *body, f"answers: {self.basis}; prompts {'counted' if self.counted else 'estimated at four bytes per token'}"])
 
-# %% ../../nbs/generators/16f_text_costs.ipynb #3cadc52a
-def whole(g, request): return g.chat.whole(request) if hasattr(g.chat, 'whole') else request  # with the client's arguments
+# %% ../../nbs/generators/16f_text_costs.ipynb #848b22bd
+def whole(g, request):
+    "The request with the client's arguments."
+    return g.chat.whole(request) if hasattr(g.chat, 'whole') else request
 
 def random_length(g, tokens, said):
     "(tokens of a random answer, where that comes from)."

@@ -68,8 +68,10 @@ class TokenBlanks:
         probe = "The quick_brown fox, na\u00efve 123: \U0001f600\n\u05d0 don't <|endoftext|>"
         return f'{type(self.tokenizer).__name__} {hashlib.sha256(str(self.ids(probe)).encode()).hexdigest()[:16]}'
 
-# %% ../../nbs/generators/16e_text_parts.ipynb #a029ebb3
-def is_number(v, low, high): return isinstance(v, (int, float, np.integer, np.floating)) and not isinstance(v, bool) and low <= v <= high
+# %% ../../nbs/generators/16e_text_parts.ipynb #d1bd14e3
+def is_number(v, low, high):
+    "Is it a number within these bounds?"
+    return isinstance(v, (int, float, np.integer, np.floating)) and not isinstance(v, bool) and low <= v <= high
 
 def degree_parts(
     degree,  # None, mask probability 0..1, or a dict with 'mask' and 'words_std', both of which may be left out or None

@@ -54,10 +54,12 @@ def canonical(
     if len({str(v) for v in limits.values()}) > 1: raise ValueError(f"{' and '.join(limits)} ({', '.join(map(str, limits.values()))}) must be the same: they mean one thing")
     return {**given, **{LIMITS[0]: v for v in limits.values()}}
 
-# %% ../../nbs/llms/22a_decoding.ipynb #3a147fb5
+# %% ../../nbs/llms/22a_decoding.ipynb #fb87a3af
 GOLDEN, MIX = -7046029254386353131, ((30, -4658895280553007687), (27, -7723592293110705685))  # splitmix64, as signed numbers
 
-def shifted(x, n): return (x >> n) & ((1 << (64 - n)) - 1)  # int64 tensor, moved right as if it were unsigned
+def shifted(x, n):
+    "An int64 tensor, moved right as if it were unsigned."
+    return (x >> n) & ((1 << (64 - n)) - 1)
 
 def scrambled(x):
     "splitmix64's last step, on an int64 tensor: close numbers become unrelated ones."
