@@ -21,7 +21,7 @@ myst_heading_anchors = 3
 suppress_warnings = ['myst.header', 'mystnb.unknown_mime_type', 'misc.highlighting_failure']
 exclude_patterns = ['_build']
 '''
-FOLDERS = dict(generators='Generators', llms='Language models', embeddings='Embeddings', metrics='Metrics', data='Data', papers='The papers', tutorials='Tutorials')
+FOLDERS = dict(generators='Generators', llms='Language models', embeddings='Embeddings', metrics='Metrics', data='Data', models='Models of our own', papers='The papers', tutorials='Tutorials')
 
 def outward(md, folder, web):
     "Links that leave nbs/ lead to the repository on the web."
