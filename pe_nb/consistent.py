@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['Past', 'cells', 'halvings', 'halves', 'group_ids', 'fit_weights', 'misfit', 'first_weights', 'spread', 'consistent']
 
-# %% ../nbs/04a_consistent.ipynb #6bb64d8a
+# %% ../nbs/04a_consistent.ipynb #e772d3a1
 from dataclasses import dataclass
 import numpy as np
 from .release import Release
 from .selection import by_label
-from .voting import distinct, neighbours
+from .rows import distinct
+from .voting import neighbours
 
 # %% ../nbs/04a_consistent.ipynb #3dc38843
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pe_nb.evolution import Settings, evolve, planned_events, remembers, steps
 from pe_nb.records import Records, load_records
 from pe_nb.release import Budget, Ledger, Release, SeededNoise, Votes
 from pe_nb.runs import synthesize
-from pe_nb.voting import distinct, vote
+from pe_nb.rows import distinct
+from pe_nb.voting import vote
 
 BUDGET = Budget(epsilon=2., delta=1e-5)
 

@@ -17,12 +17,7 @@ from pe_nb.records import Records  # noqa: E402
 ONE = np.zeros(1, int)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def unet(channels=3, out=None, classes=None, seed=0, **kw):

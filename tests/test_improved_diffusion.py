@@ -12,12 +12,7 @@ from pe_nb.generators.diffusion import Diffusion, open_folder, parts_of  # noqa:
 from pe_nb.generators.improved_diffusion import architecture, convert, levels_of, load_improved, renamed, save_folder, set_heads, split_attention  # noqa: E402
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 # ---- the architecture of Nichol and Dhariwal (arXiv 2102.09672, appendix A; attention and blocks as in arXiv 2105.05233, section 3), from its description ----

@@ -53,13 +53,7 @@ def gen(kind='bert', model=None, **kw): return MaskFill(MODELS[kind] if model is
 parents = Records.texts(TEXTS, extra=dict(outcome=np.array(['new']*len(TEXTS), np.dtypes.StringDType())))
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    "Threads that wait for each other take far longer than these small products."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 # ---- splicing

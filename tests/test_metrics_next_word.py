@@ -6,40 +6,21 @@ import pytest
 
 torch = pytest.importorskip('torch')
 pytest.importorskip('transformers')
-from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
-from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast  # noqa: E402
+from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel  # noqa: E402
 
 from pe_nb.metrics.fine_tune import encoded, padded, quiet, seeded  # noqa: E402
 from pe_nb.metrics.next_word import check_causal, decoder, next_word, shifted, token_scores  # noqa: E402
 from pe_nb.records import Records  # noqa: E402
+from tiny import word_tokenizer  # noqa: E402
 
 WORDS = ['[PAD]', '[CLS]', '[SEP]', '[UNK]', *'the cat dog sees hears a bird fish'.split()]
 CPU = torch.device('cpu')
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    "These models are so small that a second thread only waits."
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
+pytestmark = pytest.mark.usefixtures('one_thread', 'no_network')
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    "A test that looks for the hub fails at once."
-    def refuse(*a, **k): raise AssertionError('the network was asked')
-    monkeypatch.setattr('socket.getaddrinfo', refuse)
-    monkeypatch.setattr('socket.socket.connect', refuse)
-
-
-def tokenizer(specials=True):
-    t = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, '[UNK]'))
-    t.pre_tokenizer = pre_tokenizers.Whitespace()
-    if specials: t.post_processor = processors.TemplateProcessing(single='[CLS] $A [SEP]', special_tokens=[('[CLS]', 1), ('[SEP]', 2)])
-    names = dict(pad_token='[PAD]', cls_token='[CLS]', sep_token='[SEP]') if specials else dict(eos_token='[SEP]')
-    return PreTrainedTokenizerFast(tokenizer_object=t, unk_token='[UNK]', model_max_length=32, **names)
+def tokenizer(specials=True): return word_tokenizer(WORDS, specials)
 
 
 def bert(**more):

@@ -9,43 +9,24 @@ import pytest
 
 torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
-from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
-from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification, PreTrainedTokenizerFast  # noqa: E402
+from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification  # noqa: E402
 
 from pe_nb.metrics.fine_tune import (adamw, check_fits, encoded, from_hub, length_batches, lr_factor, padded, quiet, seeded, tokenizer_of,  # noqa: E402
                                      train_epochs)
 from pe_nb.metrics.next_word import next_word  # noqa: E402
 from pe_nb.metrics.text_models import PROTOCOLS, class_probabilities, fine_tune_classifier, inception_score, keep_texts, relabel, token_counter  # noqa: E402
 from pe_nb.records import Records  # noqa: E402
+from tiny import word_tokenizer  # noqa: E402
 
 WORDS = ['[PAD]', '[CLS]', '[SEP]', '[UNK]', *'beer wine room bed good great bad rude the a was very'.split()]
 CELLS = ('category: Bars | stars: 5', 'category: Bars | stars: 1', 'category: Hotels | stars: 5', 'category: Hotels | stars: 1')
 CPU = torch.device('cpu')
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    "These models are so small that a second thread only waits."
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
+pytestmark = pytest.mark.usefixtures('one_thread', 'no_network')
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    "A test that looks for the hub fails at once."
-    def refuse(*a, **k): raise AssertionError('the network was asked')
-    monkeypatch.setattr('socket.getaddrinfo', refuse)
-    monkeypatch.setattr('socket.socket.connect', refuse)
-
-
-def tokenizer(specials=True):
-    t = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, '[UNK]'))
-    t.pre_tokenizer = pre_tokenizers.Whitespace()
-    if specials: t.post_processor = processors.TemplateProcessing(single='[CLS] $A [SEP]', special_tokens=[('[CLS]', 1), ('[SEP]', 2)])
-    names = dict(pad_token='[PAD]', cls_token='[CLS]', sep_token='[SEP]') if specials else dict(eos_token='[SEP]')
-    return PreTrainedTokenizerFast(tokenizer_object=t, unk_token='[UNK]', model_max_length=32, **names)
+def tokenizer(specials=True): return word_tokenizer(WORDS, specials)
 
 
 def bert(classes, **more):

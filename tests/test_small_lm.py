@@ -26,11 +26,7 @@ TEXTS = ['Compute the inverse of a square matrix.', 'Return the number of elemen
 
 
 @pytest.fixture(scope='module')
-def chat():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield HFChat(s.small_lm())
-    torch.set_num_threads(threads)
+def chat(one_thread): return HFChat(s.small_lm())
 
 
 def write(chat, prompts, seed=0, **arguments):

@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from pe_nb import voting
 from pe_nb.release import Votes, reveal
+from pe_nb.rows import unit_rows
 from pe_nb.voting import GRID, lookahead_embedding, neighbours, pair_scores, vote, vote_labels
 
 METRICS = ('l2', 'cosine', 'ip')
@@ -251,8 +252,8 @@ def test_pair_scores_are_the_same_bits_in_any_batch():
         for metric in ('l2', 'ip'):
             batch = pair_scores(a, b, metric)
             for i in range(50): assert pair_scores(a[i:i + 1], b[i:i + 1], metric)[0] == batch[i] == score(a[i].tolist(), b[i].tolist(), metric)
-        alone = np.concatenate([voting._unit(row[None]) for row in a])
-        assert (alone == voting._unit(a)).all() and alone[0].tolist() == unit(a[0].tolist())
+        alone = np.concatenate([unit_rows(row[None]) for row in a])
+        assert (alone == unit_rows(a)).all() and alone[0].tolist() == unit(a[0].tolist())
 
 def test_plain_faiss_depends_on_the_batch_and_we_do_not():
     faiss = pytest.importorskip('faiss')

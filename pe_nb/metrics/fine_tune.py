@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_whole', 'check_texts', 'check_training', 'device_of', 'check_fits', 'packages', 'quiet', 'seeded', 'from_hub',
            'tokenizer_of', 'encoded', 'length_batches', 'padded', 'lr_factor', 'adamw', 'one_epoch', 'train_epochs',
-           'Run', 'TextScores']
+           'train_seed', 'Run', 'TextScores']
 
 # %% ../../nbs/metrics/45b_fine_tune.ipynb #2a122a8b
 import math
@@ -229,6 +229,28 @@ def train_epochs(
             if goal is not None and epoch < epochs: state = {k: v.detach().to('cpu', copy=True) for k, v in model.state_dict().items()}
     if best < epochs: model.load_state_dict(state)
     return best, tuple(history)
+
+# %% ../../nbs/metrics/45b_fine_tune.ipynb #f8b08586
+def train_seed(
+    make,      # function without arguments to the untrained model
+    loss_of,   # function from model, rows (int64 array) and precision (function to a context) to a loss
+    read,      # function from model, 'validation' or 'test', and precision to what the model says of these texts
+    score,     # function from what `read` gives of 'validation' to a dict of figures
+    goal,      # as for `train_epochs`
+    lengths,   # tokens of each text to train on
+    batch,     # texts
+    seed, device, dtype, progress,
+    **training, # as for `train_epochs`
+):             # (what `read` gives of 'test', epoch, history)
+    "Train from one seed and read the test texts with the chosen epoch."
+    torch, _ = packages()
+    rng = np.random.default_rng(seed)
+    def amp(): return torch.autocast(device.type, torch.bfloat16, enabled=dtype == 'bfloat16')
+    with seeded(seed, device):
+        model = make().to(device)
+        epoch, history = train_epochs(model, lambda rows: loss_of(model, rows, amp), lambda: length_batches(lengths, batch, rng), lambda: score(read(model, 'validation', amp)), goal,
+                                      progress=progress and (lambda d: progress(dict(seed=seed) | d)), **training)
+        return read(model, 'test', amp), epoch, history
 
 # %% ../../nbs/metrics/45b_fine_tune.ipynb #7cb8b3b8
 @dataclass(frozen=True, eq=False)

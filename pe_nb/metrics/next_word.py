@@ -5,14 +5,12 @@
 # %% auto #0
 __all__ = ['shifted', 'token_scores', 'check_causal', 'decoder', 'predictable', 'next_word_run', 'next_word']
 
-# %% ../../nbs/metrics/46a_next_word.ipynb #27f072a6
+# %% ../../nbs/metrics/46a_next_word.ipynb #91992194
 import math
 
-import numpy as np
-
 from ..records import Records
-from .fine_tune import (Run, TextScores, check_fits, check_texts, check_training, device_of, encoded, from_hub, length_batches, packages, padded, seeded,
-                                     tokenizer_of, train_epochs)
+from .fine_tune import (Run, TextScores, check_fits, check_texts, check_training, device_of, encoded, from_hub, length_batches, packages, padded,
+                                     tokenizer_of, train_seed)
 
 # %% ../../nbs/metrics/46a_next_word.ipynb #03e9ea02
 def shifted(
@@ -70,7 +68,7 @@ def decoder(
     if hasattr(config, 'is_decoder'): config.is_decoder = True
     return from_hub('AutoModelForCausalLM', model, download, config=config, dtype=torch.float32)
 
-# %% ../../nbs/metrics/46a_next_word.ipynb #14b03756
+# %% ../../nbs/metrics/46a_next_word.ipynb #945911ab
 _GOAL = dict(perplexity='likelihood', accuracy='token_accuracy', last=None)
 
 def predictable(name, ids):
@@ -82,23 +80,18 @@ def predictable(name, ids):
 def next_word_run(make, data, pad, seed, device, dtype, batch, choose, progress, **training):
     "Train one seed and test the chosen epoch. `data` holds token ids of 'synthetic', 'validation' and 'test'."
     torch, _ = packages()
-    rng, lengths = np.random.default_rng(seed), [len(i) for i in data['synthetic']]
-    def amp(): return torch.autocast(device.type, torch.bfloat16, enabled=dtype == 'bfloat16')
-    with seeded(seed, device):
+    def causal():
         model = make().to(device)
         check_causal(model, data['synthetic'], device)
         model.config.use_cache = False
-        def loss_of(rows):
-            x = padded([data['synthetic'][i] for i in rows], pad, device)
-            with amp(): logits = model(**x).logits
-            return torch.nn.functional.cross_entropy(*shifted(logits, x))
-        def read(name): return token_scores(model, data[name], pad, batch, device, amp)
-        def score():
-            found = read('validation')
-            return found | dict(likelihood=-math.log(found['perplexity']))
-        epoch, history = train_epochs(model, loss_of, lambda: length_batches(lengths, batch, rng), score, _GOAL[choose],
-                                      progress=progress and (lambda d: progress(dict(seed=seed) | d)), **training)
-        found = read('test')
+        return model
+    def loss_of(model, rows, amp):
+        x = padded([data['synthetic'][i] for i in rows], pad, device)
+        with amp(): logits = model(**x).logits
+        return torch.nn.functional.cross_entropy(*shifted(logits, x))
+    def read(model, name, amp): return token_scores(model, data[name], pad, batch, device, amp)
+    def score(found): return found | dict(likelihood=-math.log(found['perplexity']))
+    found, epoch, history = train_seed(causal, loss_of, read, score, _GOAL[choose], [len(i) for i in data['synthetic']], batch, seed, device, dtype, progress, **training)
     chosen = {f'validation/{k}': history[epoch - 1][k] for k in found}
     return found | chosen | {'epoch': float(epoch)}, Run(seed, epoch, history)
 

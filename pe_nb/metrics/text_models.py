@@ -6,7 +6,7 @@
 __all__ = ['PROTOCOLS', 'token_counter', 'keep_texts', 'column_value', 'relabel', 'inception_score', 'class_probabilities',
            'class_maker', 'classifier_run', 'fine_tune_classifier']
 
-# %% ../../nbs/metrics/46_text_models.ipynb #89b09b3a
+# %% ../../nbs/metrics/46_text_models.ipynb #ffe43b21
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from ..records import Records
 from .downstream import scores
 from .fine_tune import (Run, TextScores, check_fits, check_texts, check_training, check_whole, device_of, encoded, from_hub, length_batches, packages,
-                                     padded, seeded, tokenizer_of, train_epochs)
+                                     padded, tokenizer_of, train_seed)
 
 # %% ../../nbs/metrics/46_text_models.ipynb #c57340ed
 _CLASSIFY = dict(seeds=(0, 1, 2), lr=3e-5, batch=32, max_tokens=512, weight_decay=0.)
@@ -109,8 +109,8 @@ def class_probabilities(
             out[rows] = model(**padded([ids[i] for i in rows], pad, device)).logits.float().softmax(1).cpu().numpy()
     return out
 
-# %% ../../nbs/metrics/46_text_models.ipynb #0f178ca9
-def class_maker(model, count, tokenizer, ids, max_tokens, download):
+# %% ../../nbs/metrics/46_text_models.ipynb #357be5f9
+def class_maker(model, count, tokenizer, pad, ids, max_tokens, download):
     "A function without arguments that makes the untrained classifier, checked."
     def make():
         if callable(model): made = model(count)
@@ -119,32 +119,26 @@ def class_maker(model, count, tokenizer, ids, max_tokens, download):
             made = from_hub('AutoModelForSequenceClassification', model, download, num_labels=count, ignore_mismatched_sizes=True, dtype=torch.float32)
         if made.config.num_labels != count: raise ValueError(f"model (with {made.config.num_labels} classes) must have {count}, one for each label name")
         check_fits(made, tokenizer, ids, max_tokens)
+        made.config.pad_token_id = pad
         return made
     return make
 
 def classifier_run(make, data, truth, names, pad, seed, device, dtype, batch, progress, **training):
     "Train one seed and test its best epoch. `data` and `truth` hold token ids and labels of 'synthetic', 'validation' and 'test'."
     torch, _ = packages()
-    rng, lengths = np.random.default_rng(seed), [len(i) for i in data['synthetic']]
-    def amp(): return torch.autocast(device.type, torch.bfloat16, enabled=dtype == 'bfloat16')
-    with seeded(seed, device):
-        model = make().to(device)
-        model.config.pad_token_id = pad
-        def loss_of(rows):
-            with amp(): logits = model(**padded([data['synthetic'][i] for i in rows], pad, device)).logits
-            return torch.nn.functional.cross_entropy(logits.float(), torch.from_numpy(truth['synthetic'][rows]).to(device))
-        def predict(name): return class_probabilities(model, data[name], pad, batch, device, amp)
-        def score(): return {'accuracy': float((predict('validation').argmax(1) == truth['validation']).mean())}
-        epoch, history = train_epochs(model, loss_of, lambda: length_batches(lengths, batch, rng), score, 'accuracy',
-                                      progress=progress and (lambda d: progress(dict(seed=seed) | d)), **training)
-        p = predict('test')
+    def loss_of(model, rows, amp):
+        with amp(): logits = model(**padded([data['synthetic'][i] for i in rows], pad, device)).logits
+        return torch.nn.functional.cross_entropy(logits.float(), torch.from_numpy(truth['synthetic'][rows]).to(device))
+    def read(model, name, amp): return class_probabilities(model, data[name], pad, batch, device, amp)
+    def score(p): return {'accuracy': float((p.argmax(1) == truth['validation']).mean())}
+    p, epoch, history = train_seed(make, loss_of, read, score, 'accuracy', [len(i) for i in data['synthetic']], batch, seed, device, dtype, progress, **training)
     found = scores(truth['test'], p.argmax(1), names) | {'inception_score': inception_score(p)}
     confusion = np.zeros((len(names),)*2, np.int64)
     np.add.at(confusion, (truth['test'], p.argmax(1)), 1)
     confusion.flags.writeable = False
     return found | {'validation/accuracy': history[epoch - 1]['accuracy'], 'epoch': float(epoch)}, Run(seed, epoch, history, confusion)
 
-# %% ../../nbs/metrics/46_text_models.ipynb #ba7ecadc
+# %% ../../nbs/metrics/46_text_models.ipynb #1cc7535d
 def fine_tune_classifier(
     synthetic: Records,    # texts to train on
     validation: Records,   # real texts that choose the epoch
@@ -177,6 +171,6 @@ def fine_tune_classifier(
     if len(names) < 2: raise ValueError(f"label_names ({names}) must be at least two: there is nothing to predict")
     device, (tokenizer, pad) = device_of(device), tokenizer_of(model, tokenizer, download)
     data = {k: encoded(tokenizer, r.data, max_tokens, pad) for k, r in sets.items()}
-    make = class_maker(model, len(names), tokenizer, sum(data.values(), []), max_tokens, download)
+    make = class_maker(model, len(names), tokenizer, pad, sum(data.values(), []), max_tokens, download)
     out = [classifier_run(make, data, {k: r.labels for k, r in sets.items()}, names, pad, int(s), device, dtype, batch, progress, **given) for s in seeds]
     return TextScores(*zip(*out), private)
