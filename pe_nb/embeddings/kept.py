@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['file_key', 'write_vectors', 'digest', 'Damaged', 'read_vectors', 'Kept', 'embed', 'checked']
 
-# %% ../../nbs/embeddings/33_kept.ipynb #213da622
+# %% ../../nbs/embeddings/33_kept.ipynb #854367c2
 import hashlib
 import json
 import os
+import threading
 import uuid
 import warnings
 from pathlib import Path
@@ -43,8 +44,10 @@ def digest(x)->str:
     "SHA-256 of the bytes of an array."
     return hashlib.sha256(np.ascontiguousarray(x).data).hexdigest()
 
-# %% ../../nbs/embeddings/33_kept.ipynb #2673bbbe
+# %% ../../nbs/embeddings/33_kept.ipynb #afd1e03c
 class Damaged(ValueError): "A file that is not what was written."
+
+_ONE = threading.Lock()  # numpy reads a header with `ast`, which Python 3.11 cannot do in two threads at once
 
 def read_vectors(
     path,         # Path
@@ -55,13 +58,13 @@ def read_vectors(
     try:
         with open(path, 'rb') as f:
             version = np.lib.format.read_magic(f)
-            shape, fortran, dtype = (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(f)
+            with _ONE: shape, fortran, dtype = (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(f)
             if fortran or dtype != np.dtype('<f4') or len(shape) != 2: raise Damaged('the numbers are not float32 (n, d)')
             start = f.tell()
             f.seek(start + 4*shape[0]*shape[1])
             said = json.loads(f.read(1 << 16))
-            f.seek(0)  # the same open file: its name may be given to another meanwhile
-            x = np.memmap(f, '<f4', 'r', start, shape) if mapped and shape[0]*shape[1] else np.load(f, allow_pickle=False)
+            f.seek(start)  # the same open file: its name may be given to another meanwhile
+            x = np.memmap(f, '<f4', 'r', start, shape) if mapped and shape[0]*shape[1] else np.frombuffer(bytearray(f.read(4*shape[0]*shape[1])), '<f4').reshape(shape)
     except FileNotFoundError: raise
     except (OSError, ValueError, EOFError) as e: raise Damaged(f'it cannot be read ({type(e).__name__})') from None
     if not isinstance(said, dict) or {k: said.get(k) for k in head} != head: raise Damaged('it is of other records or another embedding')
