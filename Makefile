@@ -4,6 +4,8 @@ VENV ?= .venv
 JOBS ?= 2
 PY = $(VENV)/bin/python
 PIP = $(PY) -m pip --disable-pip-version-check install --quiet
+# clean-fid asks for torchvision, of which we use nothing, and which must be built for the very torch that is there or neither imports.
+BARE = --no-deps clean-fid==0.1.35
 # What takes longer than the tests may: measured experiments, in the order in which they run.
 REPRODUCE = bench/digits/run.py bench/tables/run.py
 
@@ -62,12 +64,15 @@ $(VENV)/.core: pyproject.toml | $(VENV)/bin/pip
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/pip
 	$(PIP) -e '.[dev]'
+	$(PIP) $(BARE)
 	@touch $(VENV)/.core $@
 
 $(VENV)/.lab: pyproject.toml | $(VENV)/bin/pip
 	$(PIP) -e '.[dev,notebooks]'
+	$(PIP) $(BARE)
 	@touch $(VENV)/.core $(VENV)/.dev $@
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/pip
 	$(PIP) -e '.[dev,docs]'
+	$(PIP) $(BARE)
 	@touch $(VENV)/.core $(VENV)/.dev $@

@@ -6,10 +6,10 @@ __version__ = "0.1.0"
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/09_api.ipynb #ac5d0e07
+# %% ../nbs/09_api.ipynb #11b99b58
 _where = dict(
     records='Records Schema Column label_ids load_records save_records', exchange='from_csv from_datasets from_pandas from_parquet', fit='fit_table', folders='from_image_folder', accounting='Event epsilon delta epsilon_curve calibrate', release='Budget Ledger Release SecureNoise SeededNoise Votes',
-    voting='vote', selection='select', evolution='Generation Settings evolve more', runs='Plan Run check_duplicates plan synthesize')
+    voting='vote', selection='select', evolution='Generation Settings evolve more', runs='Plan Run check_duplicates plan synthesize', unlimited='More')
 _home = {name: module for module, names in _where.items() for name in names.split()}
 __all__ = [*_home]
 

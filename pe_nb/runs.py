@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Plan', 'planned_calls', 'plan', 'describe', 'run_hash', 'differences', 'refuse_other', 'generation_path',
            'save_generation', 'epsilon_at', 'load_generation', 'Notes', 'Covered', 'Run', 'records_of', 'metrics_of',
-           'report', 'export', 'run_html', 'run_repr', 'synthesize', 'kept_events', 'check_duplicates']
+           'report', 'export', 'run_html', 'run_repr', 'more_of', 'synthesize', 'kept_events', 'check_duplicates']
 
 # %% ../nbs/06_runs.ipynb #48cd08bb
 import csv, hashlib, io, json, sys
@@ -258,6 +258,21 @@ def run_repr(self)->str:
     return f'Run({self.folder.name}: generation {self.last} of {self.T})\n{statement_text(self.statement)}'
 Run.records, Run.metrics, Run.report, Run.export = records_of, property(metrics_of), report, export
 Run.__repr__, Run._repr_html_ = run_repr, run_html
+
+# %% ../nbs/06_runs.ipynb #d0e78ca6
+def more_of(self,
+    n:int,                        # Samples wanted; may be many times the population
+    generator,                    # The generator of the run
+    degree=None,                  # Variation degree; None: that of the last generation
+    which:str='all',              # Records that are varied, as for `records`
+    seed:int|None=None,           # Of all randomness; None: the run's
+    batch:int|None=None,          # Samples per part; None: as many as are varied
+    another_generator:bool=False, # Is a generator other than the run's meant?
+):                                # -> More: iterate it part by part, or ask for its `records()` or `export(folder)`
+    "Further samples: variations of the final records (paper 1). They cost no privacy, so the statement of the run is theirs too."
+    from pe_nb.unlimited import More
+    return More(self, n, generator, degree, which, seed, batch, another_generator)
+Run.more = more_of
 
 # %% ../nbs/06_runs.ipynb #3dfec133
 def synthesize(

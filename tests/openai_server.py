@@ -3,30 +3,41 @@
 In a test:          with Server(latency=.01, faults={'429': .1}) as s: ... s.url, s.billed, s.seen
 In its own process: python tests/openai_server.py '{"latency": 0.05}'   (prints its address; GET /stats tells what it counted; ends with its parent's pipe)
 
-Paths: /v1/models, /v1/chat/completions, /v1/embeddings, /v1/files, /v1/batches, and Azure's /openai/deployments/NAME/chat/completions. It counts tokens as blank-separated words,
+Paths: /v1/models, /v1/chat/completions, /v1/embeddings, /v1/images/generations, /v1/images/edits, /v1/files, /v1/batches, and Azure's /openai/deployments/NAME/chat/completions. It counts tokens as blank-separated words,
 4 more for each message and 3 for the answer's head. A fault comes from `faults`: a dict of rates, a list (one entry per request, then none), a function of (body, n-th time this body is seen),
 or from the prompt itself: a message that begins with [[name]] gets that fault each time, with [[name*2]] the first two times. /v1/embeddings takes the same faults, also from the first of its texts,
 and some of its own (VECTORS); its vectors are a function of the text.
+The two paths of images take the same faults, also from the prompt, and some of their own (PICTURES); an edit is a form with a PNG in it. Each image is of one colour of its own, or what `picture` makes of (body, number).
 """
-import asyncio, collections, hashlib, json, random, re, sys, threading, time, zlib
+import asyncio, base64, collections, hashlib, json, random, re, struct, sys, threading, time, zlib
 
 FAULTS = {
     '429': (429, 'rate_limit_exceeded', {}), '429-after': (429, 'rate_limit_exceeded', {'Retry-After': '{after}'}), '429-ms': (429, 'rate_limit_exceeded', {'retry-after-ms': '{ms}'}),
     '429-date': (429, 'rate_limit_exceeded', {'Retry-After': '{date}'}), 'quota': (429, 'insufficient_quota', {}), '408': (408, 'timeout', {}), '409': (409, 'conflict', {}),
     '500': (500, 'server_error', {}), '503': (503, 'overloaded', {}), '503-after': (503, 'overloaded', {'Retry-After': '{after}'}), '400': (400, 'invalid_value', {}), '422': (422, 'invalid_value', {}),
-    '401': (401, 'invalid_api_key', {}), '403': (403, 'forbidden', {}), '404': (404, 'model_not_found', {}), 'filter-400': (400, 'content_filter', {})}
+    '401': (401, 'invalid_api_key', {}), '403': (403, 'forbidden', {}), '404': (404, 'model_not_found', {}), 'filter-400': (400, 'content_filter', {}), 'moderation': (400, 'moderation_blocked', {})}
 BODIES = ('filter-finish', 'length', 'truncated', 'html', 'null', 'empty', 'refusal', 'no-usage', 'no-choices', 'not-json-object')  # answers with status 200; all are billed
 VECTORS = ('missing', 'doubled', 'no-index', 'bad-index', 'nan', 'narrow', 'no-base64', 'as-floats', 'shuffled')  # embeddings with status 200; all but the last two are wrong, and all are billed
+PICTURES = ('fewer', 'none', 'more', 'blank', 'one-blank', 'bad-base64', 'one-bad', 'no-picture', 'half-picture', 'url', 'no-details')  # images with status 200; all are billed
 BREAKS = ('hang', 'disconnect', 'disconnect-unpaid', 'half', 'drip')  # no whole answer; all but disconnect-unpaid are billed
 
 def count_words(text): return len(text.split())
 def count_prompt(messages): return sum(count_words(m['content'] or '') + 4 for m in messages) + 3
 
+def png(width, height, colour):
+    "A PNG of one colour (three bytes)."
+    chunk = lambda kind, data: struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+    rows = (b'\0' + bytes(colour)*width)*height
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)) + chunk(b'IDAT', zlib.compress(rows, 1)) + chunk(b'IEND', b'')
+
 class Server:
     "Runs in a thread of this process between `with` and the end of its block."
-    def __init__(self, latency=0., faults=None, keys=None, models=None, context=None, reply=None, words=None, seed=0, retry_after=1., batch_s=0., dim=8):
+    def __init__(self, latency=0., faults=None, keys=None, models=None, context=None, reply=None, words=None, seed=0, retry_after=1., batch_s=0., dim=8, picture=None, sizes=None):
         self.latency, self.faults, self.keys, self.models, self.context, self.dim = latency, faults, keys, models, context, dim
         self.reply, self.words, self.retry_after, self.batch_s = reply, words, retry_after, batch_s
+        if isinstance(picture, str):  # the path of a PNG that every image is
+            with open(picture, 'rb') as f: kept = f.read()
+        self.picture, self.sizes = (lambda body, i: kept) if isinstance(picture, str) else picture, sizes  # (body, number) -> PNG; sizes that are allowed, None: all
         self.rng, self.lock = random.Random(seed), threading.Lock()
         self.break_batches, self.fail_batches = [], False
         self.reset()
@@ -82,7 +93,7 @@ class Server:
     # ---- answers ----
 
     def fault(self, body, key, n):
-        text = body['messages'][-1]['content'] if body.get('messages') else body['input'][0] if isinstance(body.get('input'), list) and body['input'] else body.get('input') or ''
+        text = body['prompt'] if 'prompt' in body else body['messages'][-1]['content'] if body.get('messages') else body['input'][0] if isinstance(body.get('input'), list) and body['input'] else body.get('input') or ''
         m = re.match(r'\[\[([\w-]+?)(?:\*(\d+))?\]\]', text or '')
         if m: return m[1] if not m[2] or n <= int(m[2]) else None
         f = self.faults
@@ -204,6 +215,45 @@ class Server:
             return self.error(400, 'context_length_exceeded', f"This model's maximum context length is {self.context} tokens, however you requested more: {texts[0][:100]}", param='input')
         return await self.misbehave(fault, key, tokens, texts[0], lambda: self.vectors(body, key, texts, tokens, fault), connection)
 
+    def images(self, body, key, n, tokens, fault=None):
+        "Body of a good answer with n images, counted as paid."
+        w, h = map(int, body.get('size', '1024x1024').split('x'))
+        made = n - 1 if fault == 'fewer' else 0 if fault == 'none' else n + 1 if fault == 'more' else n
+        colour = lambda i: hashlib.sha1(f'{body["prompt"]} {len(self.billed)} {i}'.encode()).digest()[:3]
+        pictures = [self.picture(body, i) if self.picture else png(w, h, colour(i)) for i in range(made)]
+        if fault == 'half-picture': pictures = [p[:len(p)//2] for p in pictures]
+        if fault == 'no-picture': pictures = [b'GIF89a, or not' for _ in pictures]
+        data = [dict(b64_json=base64.b64encode(p).decode()) for p in pictures]
+        if fault in ('bad-base64', 'one-bad'): data[-1]['b64_json'] = '?' + data[-1]['b64_json'][1:]
+        if fault == 'bad-base64': data = data[-1:]*made
+        if fault in ('blank', 'one-blank'): data[-1]['b64_json'] = None
+        if fault == 'blank': data = data[-1:]*made
+        if fault == 'null': data = None
+        if fault == 'url': data = [dict(url=f'http://127.0.0.1:{self.port}/picture/{i}.png') for i in range(made)]
+        uploaded = 200 if 'image' in body else 0
+        self.bill(key, tokens + uploaded, 272*made)
+        out = dict(created=int(time.time()), data=data, usage=dict(input_tokens=tokens + uploaded, output_tokens=272*made, total_tokens=tokens + uploaded + 272*made,
+                   input_tokens_details=dict(text_tokens=tokens, image_tokens=uploaded)))
+        if fault == 'no-details': del out['usage']['input_tokens_details']
+        if fault == 'no-usage': del out['usage']
+        return out
+
+    async def draw(self, body, headers, connection, edit):
+        if bad := self.denied(headers) or self.unknown(body.get('model')): return bad
+        prompt, n, size = body.get('prompt'), body.get('n', '1'), body.get('size', '1024x1024')
+        key = hashlib.sha1(b'\0'.join(str(v).encode() if not isinstance(v, bytes) else v for _, v in sorted(body.items()))).hexdigest()
+        self.attempts[key] += 1
+        fault = self.fault(body, key, self.attempts[key])
+        if fault: self.faulted[fault] += 1
+        if self.latency: await asyncio.sleep((self.latency(body) if callable(self.latency) else self.latency) - .0005)
+        if not prompt: return self.error(400, 'invalid_value', 'prompt must not be empty', param='prompt')
+        if not str(n).isdecimal() or not 1 <= int(n) <= 10: return self.error(400, 'invalid_value', f'Invalid value: {n}. Expected 1 to 10.', param='n')
+        if self.sizes is not None and size not in self.sizes: return self.error(400, 'invalid_value', f'Invalid size {size}', param='size')
+        if edit and not (isinstance(body.get('image'), bytes) and body['image'][:8] == b'\x89PNG\r\n\x1a\n'): return self.error(400, 'invalid_image_file', 'Invalid image file', param='image')
+        if str(body.get('model')).startswith('gpt-image') and 'response_format' in body: return self.error(400, 'unknown_parameter', "Unknown parameter: 'response_format'.", param='response_format')
+        tokens = count_words(prompt)
+        return await self.misbehave(fault, key, tokens, prompt, lambda: self.images(body, key, int(n), tokens, fault), connection)
+
     # ---- files and batches ----
 
     def put_file(self, content, name, purpose):
@@ -264,6 +314,13 @@ class Server:
                 out = self.new_batch(body)
                 return connection.transport.abort() if self.break_batches and self.break_batches.pop() else out  # taken, and the line breaks
             return await self.chat(body, headers, connection)
+        if path in ('/v1/images/generations', '/v1/images/edits') and method == 'POST':
+            edit = path.endswith('edits')
+            body = {k: v if k == 'image' else v.decode() for k, v in multipart(headers['content-type'], data).items()} if edit else json.loads(data)
+            if m: body['model'] = m[1]
+            self.seen.append(dict(body, path=path))
+            self.times.append(time.monotonic())
+            return await self.draw(body, headers, connection, edit)
         if bad := self.denied(headers): return bad
         if path == '/v1/models': return 200, json.dumps(dict(object='list', data=[dict(id=x, object='model', created=0, owned_by='here') for x in self.models or ['any']])).encode(), {}
         if (x := re.fullmatch(r'/v1/models/(.+)', path)): return self.unknown(x[1]) or (200, json.dumps(dict(id=x[1], object='model', created=0, owned_by='here')).encode(), {})
@@ -282,8 +339,8 @@ def multipart(kind, data):
     boundary = b'--' + re.search(r'boundary="?([^";]+)', kind)[1].encode()
     parts = {}
     for piece in data.split(boundary)[1:-1]:
-        head, _, content = piece.strip(b'\r\n').partition(b'\r\n\r\n')
-        parts[re.search(rb'name="([^"]+)"', head)[1].decode()] = content
+        head, _, content = piece.removeprefix(b'\r\n').partition(b'\r\n\r\n')
+        parts[re.search(rb'name="([^"]+)"', head)[1].decode()] = content.removesuffix(b'\r\n')
     return parts
 
 class Connection(asyncio.Protocol):

@@ -2,10 +2,13 @@
 import csv, html, subprocess, sys, warnings
 import numpy as np
 import pytest
-from pe_nb.evolution import Settings, evolve, planned_events
+from pe_nb.evolution import Settings, evolve, more, planned_events
+from pe_nb.exchange import from_csv, from_datasets, from_parquet
+from pe_nb.folders import from_image_folder
 from pe_nb.records import Column, Records, Schema
 from pe_nb.release import Budget, Ledger, SecureNoise, SeededNoise
 from pe_nb.runs import Covered, FolderLock, Run, check_duplicates, differences, plan, planned_calls, synthesize
+from pe_nb.unlimited import apart
 from crash_driver import Flat, Points, PRIVATE, contents
 
 BASE = dict(generations=3, samples=8, degree=6., seed=4)
@@ -276,6 +279,179 @@ def test_tables_run_and_resume(tmp_path):
     r = go(tmp_path/'r', data, Rows(), embedding=TableEmbedding(), report=True)
     assert contents(go(tmp_path/'r', data, Rows(), embedding=TableEmbedding()).folder) == contents(r.folder)
     assert list(r.records().data.columns) == ['colour', 'size'] and '<td>' in (r.folder/'report.html').read_text()
+
+# ------------------------------------------------------------------ more samples
+
+class Watched(Points):
+    "Keeps what it is asked for, and can die at call number `dies`."
+    def __init__(self, dies=0): self.calls, self.dies = [], dies
+    def vary(self, parents, degree, rng):
+        self.calls.append((parents, degree))
+        if len(self.calls) == self.dies: raise ConnectionError('gone')
+        return super().vary(parents, degree, rng)
+
+def test_more_is_free_and_varies_the_final_records(tmp_path):
+    r = go(tmp_path/'r', degree=[6., 6., 6., 0.])
+    before, statement, gen = contents(r.folder), r.statement, Watched()
+    m = r.more(43, gen)
+    assert gen.calls == [] and m.n == 43 and m.parts == 6
+    made = m.records()
+    assert [len(p) for p, _ in gen.calls] == [8]*5 + [3] and {d for _, d in gen.calls} == {0.}
+    assert np.array_equal(made.data, r.records().data[m.parents]) and np.array_equal(made.labels, r.records().labels[m.parents]) and not made.extra
+    assert set(np.bincount(m.parents, minlength=8)) == {5, 6} and m.label_counts.tolist() == made.label_counts.tolist()
+    assert Run(r.folder).statement == statement and contents(r.folder) == before and statement['epsilon'] <= 4
+    assert 'No further privacy cost. (4, 0.001)-differential privacy' in repr(m)
+
+def test_more_is_determined_by_its_arguments(tmp_path):
+    r = go(tmp_path/'r', samples=8, keep_parents=True)
+    m = r.more(50, Points())
+    all_at_once = m.records()
+    assert Run(r.folder).more(50, Points()).records() == all_at_once == Records.concat([m.part(j) for j in range(m.parts)]) == Records.concat(list(m))
+    assert r.more(80, Points()).records()[:48] == all_at_once[:48] and m.part(2) == all_at_once[32:48]
+    others = [r.more(50, Points(), **kw).records().fingerprint for kw in (dict(seed=9), dict(degree=1.), dict(which='selected'), dict(batch=7))]
+    assert len({all_at_once.fingerprint, *others}) == 5 and r.more(50, Points(), seed=4).records() == all_at_once
+    np.random.seed(1)
+    assert m.records() == all_at_once
+    assert not np.array_equal(r.more(16, Points()).records().data[np.argsort(r.more(16, Points()).parents)], r.records().data)
+
+def test_more_has_streams_of_its_own(tmp_path):
+    "No part repeats the steps of another part, of the run, or of `evolution.more`; no round repeats the order of another."
+    class Steps(Points):
+        drawn = []
+        def vary(self, parents, degree, rng): self.drawn.append(rng.bit_generator.state['state']['state']); return super().vary(parents, degree, rng)
+    gen = Steps()
+    m = go(tmp_path/'r', generator=gen, folds=2, lookahead=1, initial_folds=1).more(40, gen)
+    m.records(); more(gen, m.source, 5, 1., seed=4)
+    assert len(set(gen.drawn)) == len(gen.drawn) == 1 + 3*3 + 3 + 1
+    assert len({tuple(m.rows(j)) for j in range(2)}) == 2 and len({tuple(m.parents[i*16:i*16 + 16]) for i in range(2)}) == 2
+
+@pytest.mark.parametrize('which, t', [('all', -1), ('selected', -2), ('variations', -1), ('one_variation', -1)])
+def test_more_varies_what_was_asked_for(tmp_path, which, t):
+    r = go(tmp_path/'r', folds=2)
+    gen = Watched()
+    m = r.more(30, gen, degree=0., which=which)
+    made, source = m.records(), r.records(which)
+    assert m.source == source and np.array_equal(made.data, source.data[m.parents])
+    if which == 'selected': assert {x.tobytes() for x in made.data} <= {x.tobytes() for x in r.generation(t).records.data}
+
+@pytest.mark.parametrize('n, batch', [(1, None), (3, 1), (8, 8), (100, 3), (100, 1000), (17, 16)])
+def test_more_uses_parents_evenly_in_any_parts(tmp_path, n, batch):
+    m = go(tmp_path/'r').more(n, gen := Watched(), batch=batch)
+    assert len(m.records()) == n and max(len(p) for p, _ in gen.calls) <= (batch or 8) and len(gen.calls) == m.parts
+    uses = np.bincount(m.parents, minlength=8)
+    assert uses.max() - uses.min() <= 1 and np.array_equal(np.concatenate([m.rows(j) for j in range(m.parts)]), m.parents)
+    labels = m.source.labels[m.parents]
+    share = m.source.label_counts/8
+    assert all(np.abs(np.bincount(labels[:i], minlength=2) - i*share).max() < 2 for i in range(1, n + 1))
+    with pytest.raises(IndexError, match='part .* must be 0 to'): m.part(m.parts)
+
+def test_more_refuses_another_generator(tmp_path):
+    r = go(tmp_path/'r')
+    with pytest.raises(ValueError, match=r"generator \(Renamed\) must be that of the run: was 'Points\(\)', is 'Points\(2\)'"): r.more(5, Renamed())
+    assert len(r.more(5, Renamed(), another_generator=True).records()) == 5
+    class Other(Points): label_names = ('a', 'c')
+    with pytest.raises(ValueError, match='label_names'): r.more(5, Other(), another_generator=True)
+
+def test_fingerprints_are_told_apart_by_setting():
+    assert apart('A {"x": 1, "y": [2]}', 'A {"x": 1, "y": [2]}') == '' and apart('A {"x": 1, "y": [2]}', 'A {"x": 1, "y": [3]}') == 'y was [2], is [3]'
+    assert apart('A {"x": 1}', 'B {"x": 1}') == "class was 'A', is 'B'" and apart('A(1)', 'A {"x": 1}') == """was 'A(1)', is 'A {"x": 1}'"""
+    assert apart('A {"x": null}', 'A {}') and apart('A 1', 'A 2') and len(apart('A', 'B'*5000)) < 200
+
+@pytest.mark.parametrize('kw, message', [(dict(n=0), 'n .0. must'), (dict(n=2.5), 'n .2.5. must'), (dict(n=True), 'n .True. must'), (dict(seed=-1), 'seed .-1. must'), (dict(batch=0), 'batch .0. must'),
+                                         (dict(which='best'), "which .'best'. must be one of"), (dict(degree=-1.), 'degree')], ids=str)
+def test_more_is_refused_before_any_call(tmp_path, kw, message):
+    class Checked(Watched):
+        def check(self, degree):
+            if degree < 0: raise ValueError(f'degree ({degree}) must be at least 0')
+    gen = Checked()
+    r = go(tmp_path/'r')
+    with pytest.raises(ValueError, match=message): r.more(**{**dict(n=5, generator=gen), **kw})
+    with pytest.raises(TypeError, match='method vary'): r.more(5, object())
+    assert gen.calls == []
+
+def test_more_says_what_it_costs(tmp_path):
+    class Paid(Points):
+        def costs(self, calls): return [(api, degree, n.tolist()) for api, degree, n in calls]
+    r = go(tmp_path/'r', Points().make(np.full((30, 2), 90.), np.arange(30) % 2))
+    m = r.more(20, Paid())
+    assert [(a, d, sum(n)) for a, d, n in m.costs] == [('vary', 6., 8), ('vary', 6., 8), ('vary', 6., 4)] and 'vary' in repr(m) and r.more(20, Points()).costs is None
+
+def test_a_bad_answer_to_more_is_refused(tmp_path):
+    class Lazy(Points):
+        def vary(self, *a): return super().vary(*a)[1:]
+    with pytest.raises(ValueError, match='one record for each'): go(tmp_path/'r').more(20, Lazy()).records()
+
+@pytest.mark.parametrize('how', ['parquet', 'csv', 'datasets', 'images'])
+def test_more_in_a_folder(tmp_path, how):
+    "Parts that read back as the samples, a card with the statement of the run, and an export that goes on where it was stopped."
+    r, fresh = (words_run(tmp_path/'r'), Words) if how == 'csv' else (go(tmp_path/'r'), Points)
+    class Fails(fresh):
+        left = 2
+        def vary(self, *a):
+            self.left -= 1
+            if self.left < 0: raise ConnectionError
+            return super().vary(*a)
+    with pytest.raises(ConnectionError): r.more(30, Fails()).export(tmp_path/'o', how)
+    out = r.more(30, Fails()).export(tmp_path/'o', how)      # two of four parts are there: two calls are enough
+    whole = r.more(30, fresh()).export(tmp_path/'w', how)
+    assert {k: v for k, v in contents(out).items() if how != 'datasets' or not k.endswith('.json')} == {k: v for k, v in contents(whole).items() if how != 'datasets' or not k.endswith('.json')}
+    parts, names = sorted((out/'data').iterdir()), r.info['label_names']
+    assert [p.stem for p in parts] == ['0000', '0001', '0002', '0003']
+    if how == 'parquet': back = [from_parquet(p, image='image', label='label', label_names=names, channels=1) for p in parts]
+    elif how == 'csv': back = [from_csv(p, text='text', label='label', label_names=names) for p in parts]
+    elif how == 'images': back = [from_image_folder(p) for p in parts]
+    else: back = [from_datasets(sys.modules['datasets'].load_from_disk(str(p)), image='image', label='label', label_names=names, channels=1) for p in parts]
+    assert Records.concat(back) == r.more(30, fresh()).records().without_extra()
+    if how == 'csv': assert (out/'data'/'0000.csv').read_text(encoding='utf-8').startswith('"text","label"\n') and 'i' in r.records().extra
+    card = (out/'README.md').read_text(encoding='utf-8')
+    for word in ('30 synthetic records', '(4, 0.001)-differential privacy', 'NOT FOR RELEASE', 'no further privacy cost', 'data/0000', r.records().fingerprint): assert word in card, word
+
+@pytest.mark.parametrize('how', ['parquet', 'images'])
+def test_more_parts_are_whole_or_absent(tmp_path, monkeypatch, how):
+    "A write that fails in the middle of the second part leaves one part, and the next call makes the rest."
+    import pe_nb.unlimited as unlimited
+    m, (suffix, write), calls = go(tmp_path/'r').more(20, Points()), unlimited._WRITERS[how], []
+    def failing(records, path):
+        calls.append(path)
+        write(records, path)
+        if len(calls) == 3: raise OSError('disk full')  # the first call is the trial without records
+    monkeypatch.setitem(unlimited._WRITERS, how, (suffix, failing))
+    with pytest.raises(OSError, match='disk full'): m.export(tmp_path/'o', how)
+    assert [p.name for p in sorted((tmp_path/'o'/'data').iterdir()) if not p.name.startswith('.tmp-')] == [f'0000{suffix}']
+    assert contents(m.export(tmp_path/'o', how)) == contents(m.export(tmp_path/'w', how)) and not list(tmp_path.rglob('.tmp-*'))
+
+def test_more_is_not_written_over_something_else(tmp_path):
+    r = go(tmp_path/'r')
+    out = r.more(20, Points()).export(tmp_path/'o')
+    before = contents(out)
+    for other in (r.more(21, Points()), r.more(20, Points(), seed=1), r.more(20, Points(), degree=1.), go(tmp_path/'s'/'r', seed=5).more(20, Points(), seed=4)):
+        with pytest.raises(ValueError, match='must be new or empty, or hold a part of this very export'): other.export(out)
+    with pytest.raises(ValueError, match='this very export'): r.more(20, Points()).export(out, 'images')
+    with pytest.raises(ValueError, match='this very export'): r.more(20, Points()).export(r.folder)
+    assert contents(out) == before and contents(r.more(20, Points()).export(out)) == before
+    gen = Watched()
+    with pytest.raises(ValueError, match="how .'xml'. must"): r.more(5, gen).export(tmp_path/'x', 'xml')
+    with pytest.raises(ValueError, match='CSV'): r.more(5, gen).export(tmp_path/'x', 'csv')
+    with pytest.raises(ValueError, match='must be images'): words_run(tmp_path/'t').more(5, Words()).export(tmp_path/'x', 'images')
+    assert gen.calls == [] and not (tmp_path/'x').exists()
+
+def test_more_of_tables_and_of_unfinished_runs(tmp_path):
+    rng = np.random.default_rng(0)
+    data = Rows().make(rng.integers(0, 2, 30), rng.integers(3, 6, 30), rng.integers(0, 2, 30))
+    m = go(tmp_path/'t', data, Rows(), embedding=TableEmbedding()).more(50, Rows())
+    assert m.records().schema == SCHEMA and (m.export(tmp_path/'o', 'csv')/'data'/'0000.csv').exists()
+    with pytest.raises(ConnectionError): go(tmp_path/'r', generator=Mortal(2))
+    half = Run(tmp_path/'r')
+    assert half.last == 1 and half.more(5, Points()).source == half.records() and len(half.more(5, Points()).records()) == 5
+    class Broken(Points):
+        def random(self, *a): raise ConnectionError
+    with pytest.raises(ConnectionError): go(tmp_path/'e', generator=Broken())
+    with pytest.raises(IndexError, match='before the first one was written'): Run(tmp_path/'e').more(5, Points())
+
+def test_more_depends_on_nothing_private(tmp_path):
+    other = Points().make(np.full((7, 2), 3.), np.zeros(7, np.int64))
+    a, b = go(tmp_path/'a'/'run', PRIVATE, noise=Blind()), go(tmp_path/'b'/'run', other, noise=Blind())
+    assert contents(a.more(30, Points()).export(tmp_path/'x')) == contents(b.more(30, Points()).export(tmp_path/'y'))
 
 # ------------------------------------------------------------------ reading and exporting
 

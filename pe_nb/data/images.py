@@ -22,16 +22,20 @@ def hash_order(
     "Rows ordered by SHA-256 of seed and row number: the same on every machine and with every version of numpy."
     return np.array(sorted(range(n), key=lambda i: hashlib.sha256(f'{seed}:{i}'.encode()).digest()), np.int64)
 
-# %% ../../nbs/data/50_images.ipynb #4a0659ef
+# %% ../../nbs/data/50_images.ipynb #fb85213f
 def digits(
     split='train',  # 'train': 1,400 digits that stand for private data; 'test': the other 397
-) -> Records:       # images uint8 (n,8,8,1), label names '0'..'9'
+    size=8,         # Side of the images in pixels; other than 8, each is brought to it (bicubic)
+) -> Records:       # images uint8 (n,size,size,1), label names '0'..'9'
     "Handwritten digits (UCI, through scikit-learn): 0..16 scaled to 0..255 by (255 v + 8) // 16, split by `hash_order`."
     if split not in ('train', 'test'): raise ValueError(f"split ({split!r}) must be 'train' or 'test'")
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 1 <= size <= 4096: raise ValueError(f"size ({size!r}) must be an integer from 1 to 4096")
+    from PIL import Image
     from sklearn.datasets import load_digits
     d = load_digits()
     order = hash_order(len(d.images), DIGITS_SEED)
     rows = order[:1400] if split == 'train' else order[1400:]
     ink = d.images[rows].astype(np.int64)
     x = ((255 * ink + 8) // 16).astype(np.uint8)[..., None]
+    if size != 8: x = np.stack([np.asarray(Image.fromarray(v).resize((int(size),)*2, Image.Resampling.BICUBIC)) for v in x[..., 0]])[..., None]
     return Records.images(x, d.target[rows].astype(np.int64), [str(i) for i in range(10)])

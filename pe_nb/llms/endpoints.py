@@ -135,7 +135,7 @@ def read_completion(data)->Answer:
     if not text.isascii(): text = text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')  # half a character cannot be kept
     return Answer(text, '', '', finish, *paid)
 
-# %% ../../nbs/llms/21a_endpoints.ipynb #fe80256f
+# %% ../../nbs/llms/21a_endpoints.ipynb #ee1a823b
 @dataclass(frozen=True)
 class Fault:
     "What went wrong with one try."
@@ -145,7 +145,7 @@ class Fault:
     after:float|None=None  # Seconds that the endpoint asks to wait
     billed:bool=False      # It may have been
 
-FILTER = re.compile(r'content[_ ]?(filter|management|policy)|responsible ?ai|moderation|flagged', re.I)
+FILTER = re.compile(r'content[_ ]?(filter|management|policy)|responsible ?ai|moderation|flagged|safety[_ ](system|violation)', re.I)
 TOO_LONG = re.compile(r'context[_ ](length|window|size)|maximum (context|model|prompt|input) length|max(imum)? (number of )?tokens.*exceed|prompt is too long|too many tokens|reduce (the length|your prompt)', re.I)
 
 def retry_after(headers, now)->float|None:

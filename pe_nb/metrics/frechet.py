@@ -6,12 +6,12 @@
 __all__ = ['Metric', 'check_features', 'factor_of_features', 'factor_of_cov', 'sum_singular', 'distance', 'frechet',
            'frechet_moments', 'frechet_records']
 
-# %% ../../nbs/metrics/40_frechet.ipynb #197244ed
-from dataclasses import dataclass
+# %% ../../nbs/metrics/40_frechet.ipynb #3902748e
+from dataclasses import dataclass, field
 
 import numpy as np
 
-# %% ../../nbs/metrics/40_frechet.ipynb #7090d508
+# %% ../../nbs/metrics/40_frechet.ipynb #b491e258
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     "A named number that says whether private or held-out real records went into it."
@@ -20,13 +20,16 @@ class Metric:
     private: bool # True: computed from private or held-out real records, for research only
     spread: float = 0. # standard deviation over seeds
     seeds: int = 1 # how many seeds were averaged
+    over: str = field(default='seeds', repr=False) # what they were, if not seeds: such as 'subsets'
+    error: float | None = field(default=None, repr=False) # standard error of the value, where it is known
 
     def __float__(self): return float(self.value)
     def __str__(self):
-        spread = f' ± {self.spread:.4g} over {self.seeds} seeds' if self.seeds > 1 else ''
+        spread = f' ± {self.spread:.4g} over {self.seeds} {self.over}' if self.seeds > 1 else ''
+        if self.error is not None: spread += f', standard error {self.error:.2g}'
         return f"{self.name} {self.value:.4g}{spread}{' (from private data: not for release)' if self.private else ''}"
 
-# %% ../../nbs/metrics/40_frechet.ipynb #d6987c4c
+# %% ../../nbs/metrics/40_frechet.ipynb #ea77b990
 def check_features(
     x, # (n, d) numbers, n at least 2
 ): # float64 (n, d)
@@ -46,24 +49,30 @@ def factor_of_features(
 
 def factor_of_cov(
     cov, # float64 (d, d), symmetric, no eigenvalue truly negative
-): # (d, d): F with F'F = cov
-    "Cholesky factor, or the eigenvectors scaled when the matrix is singular."
+): # (r, d), r at most d: F with F'F = cov
+    "Cholesky factor; where the matrix is singular to rounding, its eigenvectors, scaled, without those of eigenvalues that are rounding."
     try: return np.linalg.cholesky(cov).T
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(cov)
         if values[0] < -1e-6*max(values[-1], 0) - 1e-12: raise ValueError("cov must have no negative eigenvalue") from None
-        return np.sqrt(np.maximum(values, 0))[:, None]*vectors.T
+        some = values > len(values)*np.finfo(float).eps*values[-1]
+        return np.sqrt(values[some])[:, None]*vectors[:, some].T
 
-# %% ../../nbs/metrics/40_frechet.ipynb #fbc6df32
+# %% ../../nbs/metrics/40_frechet.ipynb #e22adba1
 def sum_singular(
-    m, # float64 (a, b)
+    m,       # float64 (a, b)
+    rest=0., # float: the sum is wanted for `rest - 2*sum`, and must be good enough for that
 ): # float
     "Sum of the singular values (the nuclear norm)."
     from scipy.linalg import eigvalsh, svdvals
     if m.shape[0] > m.shape[1]: m = m.T
+    if not len(m): return 0.
     if len(m) > 256:
         w = eigvalsh(m @ m.T)
-        if w[0] > 1e-9*w[-1]: return float(np.sqrt(w).sum())
+        noise = len(w)*np.finfo(float).eps*w[-1]
+        known = np.maximum(w, noise)
+        out, lost = float(np.sqrt(known).sum()), float((noise/np.sqrt(known)).sum()) if noise > 0 else np.inf
+        if 2*lost < 1e-8*abs(rest - 2*out): return out
     return float(svdvals(m).sum())
 
 def distance(
@@ -75,7 +84,8 @@ def distance(
     "Squared Fréchet distance of two Gaussians from their covariance factors."
     if mean1.shape != mean2.shape: raise ValueError(f"features (of {len(mean1)} and {len(mean2)} dimensions) must have equally many")
     size = (f1*f1).sum() + (f2*f2).sum()
-    out = ((mean1 - mean2)**2).sum() + size - 2*sum_singular(f1 @ f2.T)
+    rest = ((mean1 - mean2)**2).sum() + size
+    out = rest - 2*sum_singular(f1 @ f2.T, rest)
     rounding = 4*np.finfo(float).eps*len(mean1)*size
     return float(out) if out > rounding else 0.
 
