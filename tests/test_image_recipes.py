@@ -151,6 +151,22 @@ def test_simulated_faces():
     assert pool.label_names == ('Male_0', 'Male_1') and not pool.by_label and pool.include_self and pool.metric == 'l2'
 
 
+def test_the_other_generators_take_their_arguments():
+    "Avatars, Stable Diffusion and Inception, as far as they go without weights."
+    pytest.importorskip('python_avatars')
+    from pe_nb.embeddings.inception import Inception
+    from pe_nb.generators.avatars import Avatars
+    from pe_nb.generators.text_to_image import TextToImage
+    r = recipe('celeba_avatar')
+    a = Avatars(**r['generator'])
+    steps(Settings(**r['settings']), a)
+    assert (a.size, a.label_names) == (32, ('Male_0', 'Male_1'))
+    r = recipe('cats')
+    t = TextToImage(r['model'], **r['generator'])
+    assert (t.steps_given, t.guidance_given, t.size_given, t.safety, t.label_names) == (50, 7.5, (512, 512), 'off', ('cookie', 'doudou'))
+    assert [Inception(**recipe(n)['embedding']).res for n in ('cifar10', 'camelyon17', 'cats', 'mnist')] == [32, 64, 512, None]
+
+
 # ---- DPImageBench ----
 
 @pytest.mark.parametrize('name, eps, T, degrees, H, respacing, levels', [

