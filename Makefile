@@ -7,7 +7,7 @@ PIP = $(PY) -m pip --disable-pip-version-check install --quiet
 # clean-fid asks for torchvision, of which we use nothing, and which must be built for the very torch that is there or neither imports.
 BARE = --no-deps clean-fid==0.1.35
 # What takes longer than the tests may: measured experiments, in the order in which they run.
-REPRODUCE = bench/digits/run.py bench/tables/run.py
+REPRODUCE = bench/digits/run.py bench/tables/run.py bench/images/run.py
 
 .PHONY: help quickstart test lab bench reproduce docs notebooks export clean
 
@@ -26,8 +26,8 @@ test: $(VENV)/.dev ## run every check: export, lint, notebooks, then pytest
 lab: $(VENV)/.lab ## open JupyterLab in nbs/
 	cd nbs && "$(abspath $(PY))" -m jupyterlab $(ARGS)
 
-bench: $(VENV)/.dev ## run every benchmark (bench/*/run.py) but the long one of tables
-	@bad=; for f in $(filter-out bench/tables/run.py,$(wildcard bench/*/run.py)); do if [ -f "$$f" ]; then echo "== $$f"; $(PY) "$$f" || bad="$$bad $$f"; fi; done; \
+bench: $(VENV)/.dev ## run every benchmark (bench/*/run.py) but the two long ones, of tables and images
+	@bad=; for f in $(filter-out bench/tables/run.py bench/images/run.py,$(wildcard bench/*/run.py)); do if [ -f "$$f" ]; then echo "== $$f"; $(PY) "$$f" || bad="$$bad $$f"; fi; done; \
 	if [ -n "$$bad" ]; then echo "failed:$$bad" >&2; exit 1; fi
 
 reproduce: $(VENV)/.dev ## run the long experiments again
