@@ -158,12 +158,13 @@ def _search(x, s, rows, own, out, k, metric, threads, budget, pool, tiers, tally
             tally[f'{dtype} rule'] = tally.get(f'{dtype} rule', 0) + ruled
 
 # %% ../nbs/03_voting.ipynb #50063890
-def _embeddings(name, a):
-    "`a` as a finite 2-D float array, without a copy of the whole."
+def _embeddings(name, a, finite=True):
+    "`a` as a 2-D float array, without a copy of the whole; and is it finite?"
     a = np.asarray(a)
     if a.ndim != 2 or a.dtype not in (np.float16, np.float32, np.float64):
         raise ValueError(f"{name} ({a.dtype}, {a.ndim}-d) must be a 2-d array of float32 (float16 and float64 are rounded to it)")
     if a.shape[1] < 1: raise ValueError(f"{name} must have at least one column")
+    if not finite: return a
     step = max(1, 2**18//a.shape[1])
     with np.errstate(all='ignore'):
         fine = all(np.isfinite(np.asarray(a[lo:lo + step], np.float32)).all() for lo in range(0, len(a), step))
@@ -290,13 +291,15 @@ def lookahead_embedding(
     original:np.ndarray|None=None, # (m, d), embeddings of the records themselves, to be part of the mean
 )->np.ndarray:                     # (m, d) float32
     "Mean embedding of each record's variations."
-    total, count = None, 0
-    for a in [*([] if original is None else [original])]: total, count = _embeddings('original', a).astype(np.float64), 1
+    total, count = (None, 0) if original is None else (_embeddings('original', original).astype(np.float64), 1)
     for a in variations:
-        a = _embeddings('variations', a)
-        if total is None: total = np.zeros(a.shape)
-        if a.shape != total.shape: raise ValueError(f"variations (one of shape {a.shape}) must all have the shape {total.shape}")
-        total += a
-        count += 1
+        a = _embeddings('variations', a, finite=np.asarray(a).dtype == np.float64)  # of the narrow kinds, the sum tells
+        if total is None: total = a.astype(np.float64)
+        elif a.shape != total.shape: raise ValueError(f"variations (one of shape {a.shape}) must all have the shape {total.shape}")
+        else:
+            with np.errstate(invalid='ignore'): total += a
+        a, count = None, count + 1  # not held while the next is made
     if not count: raise ValueError("variations (0 arrays) must hold at least one array when there is no original")
-    return (total/count).astype(np.float32)
+    mean = np.divide(total, count, out=total).astype(np.float32)
+    if not np.isfinite(mean).all(): raise ValueError("variations must be finite in float32")
+    return mean

@@ -27,3 +27,12 @@ def no_network(monkeypatch):
     def refuse(*a, **k): raise AssertionError('the network was asked')
     monkeypatch.setattr('socket.getaddrinfo', refuse)
     monkeypatch.setattr('socket.socket.connect', refuse)
+
+
+@pytest.fixture
+def threads():
+    "What a test does to the number of torch's threads ends with it."
+    import torch
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

@@ -72,7 +72,7 @@ def test_clean_fids_figure(size, dtype):
         np.random.seed(5)
         want = clean_fid(y, x, 30, size)
     finally: np.random.set_state(state)
-    m = kernel_distance(x, y, subsets=30, size=size, seed=5)
+    m = kernel_distance(x, y, subsets=30, size=size, seed=np.random.RandomState(5))
     assert np.isclose(float(m), want, rtol=1e-12 if dtype == 'f8' else 1e-3, atol=1e-12 if dtype == 'f8' else 1e-5)
     assert m.seeds == 30 and m.over == 'subsets' and (m.spread > 0) and m.error is None and '± ' in str(m) and '30 subsets' in str(m)
 
@@ -80,9 +80,10 @@ def test_subsets():
     x, y = rng().normal(size=(300, 5)), rng(1).normal(.3, 1, size=(250, 5))
     exact, usual = kernel_distance(x, y), kernel_distance(x, y, subsets=100, size=60)
     assert abs(float(exact) - float(usual)) < usual.spread/2 and exact.error < usual.spread
-    assert np.allclose(over_subsets(x, x, 3, 300, 0), unbiased(x, x)[0], atol=1e-12)    # all rows, reordered
-    each = over_subsets(x, y, 10, 60, 1)
-    assert (each == over_subsets(x, y, 10, 60, 1)).all() and not (each == over_subsets(x, y, 10, 60, 2)).any() and (each[:4] == over_subsets(x, y, 4, 60, 1)).all()
+    assert np.allclose(over_subsets(x, x, 3, 300, rng()), unbiased(x, x)[0], atol=1e-12)    # all rows, reordered
+    each = over_subsets(x, y, 10, 60, rng(1))
+    assert (each == over_subsets(x, y, 10, 60, rng(1))).all() and not (each == over_subsets(x, y, 10, 60, rng(2))).any() and (each[:4] == over_subsets(x, y, 4, 60, rng(1))).all()
+    assert kernel_distance(x, y, subsets=10, size=60, seed=1).value == each.mean()
     before = np.random.get_state()[1].copy()
     kernel_distance(x, y, subsets=2, size=10)
     assert (np.random.get_state()[1] == before).all()      # the global state is not touched

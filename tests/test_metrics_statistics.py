@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from pe_nb.metrics.frechet import frechet, frechet_moments
+from pe_nb.metrics import frechet as way
+from pe_nb.metrics.frechet import Metric, factor_of_cov, frechet, frechet_moments, sum_of_covs, sum_of_roots
 from pe_nb.metrics.statistics import (ADDRESS, Statistics, StatisticsMissing, drawn, fid_records_to_statistics, fid_to_statistics, find_statistics, read_arrays, read_features,
                                       read_statistics, save_statistics, statistics_name, statistics_of, statistics_of_records)
 from pe_nb.records import Records
@@ -207,3 +208,46 @@ def test_bad_statistics():
     with pytest.raises(ValueError, match='square'): Statistics(mean=np.zeros(2), cov=np.eye(3))
     with pytest.raises(TypeError): Statistics(np.zeros(2), np.eye(2))
     with pytest.raises(AttributeError): statistics_of(features()).private = False
+
+# ---- the quick way of the Fréchet distance, above 256 dimensions
+
+def known(d, low, close):
+    "Two covariances with the same eigenvectors, over `low` orders of magnitude, and their true distance."
+    g = rng(d)
+    q = np.linalg.qr(g.normal(size=(d, d)))[0]
+    a = np.logspace(0, -low, d); b = a*(1 + close*g.random(d))
+    covs = [(lambda c: (c + c.T)/2)((q*w) @ q.T) for w in (a, b)]
+    return *covs, ((np.sqrt(a) - np.sqrt(b))**2).sum()
+
+@pytest.mark.parametrize('low, close', [(1, .2), (6, .2), (6, 1e-4), (9, .2), (12, .2)])
+def test_true_distance_at_300_dimensions(low, close, monkeypatch):
+    "To 1e-6 of the distance, even where it is a hundred-millionth of the traces; the quick way gives up where it could not promise that."
+    s, t, want = known(300, low, close)
+    slow = []
+    monkeypatch.setattr(way, 'factor_of_cov', lambda c: slow.append(1) or factor_of_cov(c))
+    got = frechet_moments(np.zeros(300), s, np.zeros(300), t)
+    rounding = 300**.5*np.finfo(float).eps*np.trace(s + t)                  # of the covariances themselves
+    assert abs(got - want) < 1e-6*want + 10*rounding**.5*(low > 9) + 1e3*rounding and bool(slow) == ((low, close) not in [(1, .2), (6, .2)])
+
+def test_singular_or_negative_at_300_dimensions():
+    x, y, many = features(80, 300), features(120, 300, 1), features(900, 300, 2)
+    m = lambda v: (v.mean(0, dtype=float), np.cov(v.T.astype(float)))
+    for a, b in ((x, y), (x, many), (many, x), (many, many*2)):
+        assert np.isclose(frechet_moments(*m(a), *m(b)), frechet(a, b), rtol=1e-6), (len(a), len(b))
+    assert factor_of_cov(m(x)[1]).shape == (79, 300)
+    bad = m(many)[1].copy(); bad -= 2*np.linalg.eigvalsh(bad)[0]*np.eye(300)                  # least eigenvalue below zero
+    for a, b in ((bad, m(many)[1]), (m(many)[1], bad)):
+        with pytest.raises(ValueError, match='negative eigenvalue'): frechet_moments(np.zeros(300), a, np.zeros(300), b)
+    z = np.zeros((300, 300))
+    assert frechet_moments(np.zeros(300), z, np.zeros(300), z) == 0 and np.isclose(frechet_moments(np.zeros(300), z, np.ones(300), m(many)[1]), 300 + np.trace(m(many)[1]))
+
+def test_when_roots_are_good_enough():
+    assert sum_of_roots(np.array([1., 4.]), 0.) == 3 and sum_of_roots(np.array([1e-15, 1.]), 0.) is None and sum_of_roots(np.array([-1e-3, 1.]), 9.) is None and sum_of_roots(np.zeros(2), 0.) is None
+    assert sum_of_roots(np.array([1., 4.]), 6 + 1e-12) is None               # a distance that rounding could have made
+    s, t, _ = known(300, 2, .5)
+    assert np.isclose(sum_of_covs(s, t), np.linalg.svd(factor_of_cov(s) @ factor_of_cov(t).T, compute_uv=False).sum(), rtol=1e-12)
+
+def test_metric_with_an_error():
+    m = Metric(name='kernel', value=.5, private=False, error=.01)
+    assert 'standard error 0.01' in str(m) and 'over' not in str(m) and 'error' not in str(Metric(name='kernel', value=.5, private=False))
+    assert '± 0.1 over 7 subsets' in str(Metric(name='kernel', value=.5, private=False, spread=.1, seeds=7, over='subsets'))

@@ -1,5 +1,4 @@
 "The notebooks of paper 1 and the tutorial on images: parameters, tables with sources, sizes, and scale = 'paper' up to the files."
-import json
 import re
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 
 from pe_nb import Budget, Records, Settings, plan
 from pe_nb.generators.image_recipes import recipe
+from pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {**{n: ROOT/'nbs'/'papers'/f'pe1_{n}.ipynb' for n in ('cifar10', 'camelyon17', 'cats')}, 'own': ROOT/'nbs'/'tutorials'/'your_own_images.ipynb'}
@@ -26,24 +26,12 @@ UNSAFE = '84.8', '89.1', '79.6', '9.2', '64.6', '75.3'  # numbers of other peopl
 
 # ---- reading ----
 
-def cells(name): return json.loads(FILES[name].read_text(encoding='utf-8'))['cells']
-def code(name): return [''.join(c['source']) for c in cells(name) if c['cell_type'] == 'code']
-def prose(name): return ' '.join(''.join(c['source']) for c in cells(name) if c['cell_type'] == 'markdown')
-
-def outputs(name):
-    "All that the notebook shows as text."
-    out = []
-    for c in cells(name):
-        for o in c.get('outputs', []): out += [''.join(o.get('text', ''))] + [''.join(v) for k, v in o.get('data', {}).items() if k.startswith('text/')]
-    return '\n'.join(out)
-
-def table(name):
-    "The table of the paper's numbers, as dicts by what is numbered."
-    found = [''.join(o['data']['text/markdown']) for c in cells(name) for o in c.get('outputs', []) if 'text/markdown' in o.get('data', {})]
-    assert len(found) == 1, AGAIN
-    head, _, *rows = ([v.strip() for v in line.strip()[1:-1].split('|')] for line in found[0].split('\n'))
-    assert head == ['what', "paper's number", 'source', 'ours', 'why they differ'] and all(len(r) == 5 for r in rows)
-    return {r[0]: dict(zip(('paper', 'source', 'ours', 'why'), r[1:])) for r in rows}
+def page(name): return Page(FILES[name])
+def cells(name): return page(name).cells
+def code(name): return page(name).code
+def prose(name): return page(name).prose
+def outputs(name): return page(name).outputs
+def table(name): return {r.pop('what'): r for r in page(name).numbers(AGAIN)}
 
 def defined(name, *marks, given=None, **change):
     "Names that the notebook's cells define: the first cells up to `small`, then each cell that holds one of the marks."
@@ -61,14 +49,6 @@ def defined(name, *marks, given=None, **change):
     return ns
 
 pytestmark = pytest.mark.usefixtures('threads', 'no_network')
-
-@pytest.fixture
-def threads():
-    "The notebooks set the number of threads; the tests after these keep theirs."
-    torch = pytest.importorskip('torch')
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 # ---- the notebooks ----
 

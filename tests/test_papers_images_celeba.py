@@ -1,5 +1,5 @@
 "The notebooks of paper 3 on CelebA: their settings and tables against numbers typed here a second time, and scale = 'paper' to the end, on a few files."
-import json, re
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from pe_nb.accounting import Event, epsilon as spent
 from pe_nb.data import image_sets
 from pe_nb.generators import image_recipes
 from pe_nb.generators.image_recipes import recipe
+from pages import Page
 
 pytest.importorskip('cairosvg', reason="needs pip install 'pe_nb[avatars]'")
 pytest.importorskip('python_avatars', reason="needs pip install 'pe_nb[avatars]'")
@@ -28,31 +29,17 @@ ACCURACY = dict(zip(FID, '81.0/81.2 61.2/64.2 83.0/83.7 70.5/74.2 61.4/61.5 77.9
 
 # ---- reading ----
 
-def cells(name): return json.loads((FOLDER/f'pe3_{name}.ipynb').read_text(encoding='utf-8'))['cells']
-def code(name): return [''.join(c['source']) for c in cells(name) if c['cell_type'] == 'code']
-def prose(name): return '\n'.join(''.join(c['source']) for c in cells(name) if c['cell_type'] == 'markdown')
-
-def outputs(name):
-    "All that the notebook shows as text."
-    out = []
-    for c in cells(name):
-        for o in c.get('outputs', []): out += [''.join(o.get('text', ''))] + [''.join(v) for k, v in o.get('data', {}).items() if k.startswith('text/')]
-    return '\n'.join(out)
+def page(name): return Page(FOLDER/f'pe3_{name}.ipynb')
+def code(name): return page(name).code
+def prose(name): return page(name).prose
+def outputs(name): return page(name).outputs
 
 def tables(name):
     "The tables that are shown as markdown, each as (head, rows)."
-    found = [''.join(o['data']['text/markdown']) for c in cells(name) for o in c.get('outputs', []) if 'text/markdown' in o.get('data', {})]
-    assert found, AGAIN
-    split = [[[v.strip() for v in line.strip()[1:-1].split('|')] for line in t.split('\n')] for t in found]
-    return [(head, rows) for head, _, *rows in split]
+    assert page(name).tables, AGAIN
+    return page(name).tables
 
-@pytest.fixture(autouse=True)
-def threads():
-    "The notebooks set the number of threads; the tests after these keep theirs."
-    import torch
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('threads')  # the notebooks set the number of threads
 
 # ---- the settings ----
 
@@ -82,7 +69,7 @@ def test_noise(name, e):
 def test_parameters_and_promises(name):
     first, everything = code(name)[0], '\n'.join(code(name))
     for line in ("scale = 'small'", "# or 'paper'", 'epsilon = 10.', 'data = None', 'weights = None', 'folder = None'): assert line in first
-    assert not [o for c in cells(name) for o in c.get('outputs', []) if o.get('name') == 'stderr' or o['output_type'] == 'error'] and all(c.get('outputs') is not None for c in cells(name) if c['cell_type'] == 'code')
+    assert not [o for c in page(name).cells for o in c.get('outputs', []) if o.get('name') == 'stderr' or o['output_type'] == 'error'] and all(c.get('outputs') is not None for c in page(name).cells if c['cell_type'] == 'code')
     assert 'SeededNoise(0) if small else None' in everything and 'NOT FOR RELEASE' in outputs(name), AGAIN
     for said in ('does **not** reproduce', 'not for release', 'says nothing about people'): assert said in prose(name)
 

@@ -15,6 +15,7 @@ from pe_nb.generators.text import Text
 from pe_nb.generators.text_recipes import POOL, recipe
 from pe_nb.llms.cache import Recorded, read_recording
 from pe_nb.llms.chat import Chat
+from pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT/'nbs'/'papers'
@@ -31,24 +32,9 @@ HOURS = {'DP-FT-Generator, GPT2-Large': '1764', 'Aug-PE, L = 7': '139', 'Aug-PE,
 
 # ---- reading ----
 
-def cells(name): return json.loads((FOLDER/f'pe2_{name}.ipynb').read_text(encoding='utf-8'))['cells']
-def code(name): return [''.join(c['source']) for c in cells(name) if c['cell_type'] == 'code']
-
-def outputs(name):
-    "All that the notebook shows as text."
-    out = []
-    for c in cells(name):
-        for o in c.get('outputs', []):
-            out += [''.join(o.get('text', ''))] + [''.join(v) for k, v in o.get('data', {}).items() if k.startswith('text/')]
-    return '\n'.join(out)
-
-def table(name):
-    "The table of the paper's numbers, as dicts."
-    found = [''.join(o['data']['text/markdown']) for c in cells(name) for o in c.get('outputs', []) if 'text/markdown' in o.get('data', {})]
-    assert len(found) == 1, AGAIN
-    head, _, *rows = ([v.strip() for v in line.strip()[1:-1].split('|')] for line in found[0].split('\n'))
-    assert head == ['what', "paper's number", 'source', 'ours', 'why they differ'] and all(len(r) == 5 for r in rows)
-    return [dict(zip(('what', 'paper', 'source', 'ours', 'why'), r)) for r in rows]
+def code(name): return Page(FOLDER/f'pe2_{name}.ipynb').code
+def outputs(name): return Page(FOLDER/f'pe2_{name}.ipynb').outputs
+def table(name): return Page(FOLDER/f'pe2_{name}.ipynb').numbers(AGAIN)
 
 def defined(name, *marks, **change):
     "Names that the notebook's cells define: the first cells up to `small`, then each cell that holds one of the marks."
@@ -64,13 +50,7 @@ def defined(name, *marks, **change):
         exec(compile(hits[0], f'pe2_{name}: {m}', 'exec'), ns)
     return ns
 
-@pytest.fixture(autouse=True)
-def threads():
-    "The notebooks set the number of threads; the tests after these keep theirs."
-    import torch
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('threads')  # the notebooks set the number of threads
 
 # ---- the notebooks ----
 
@@ -79,7 +59,7 @@ def test_parameters(name):
     first, everything = code(name)[0], '\n'.join(code(name))
     for line in ("scale = 'small'", "# or 'paper'", "way = 'local'", "'api'", 'epsilon = 4.', 'data = None', 'model = None', 'endpoint = None', 'folder = None'): assert line in first
     assert not re.search(r'/(home|work|tmp|root|usr)/', everything + outputs(name)) and 'default_exp' not in everything and '#| export' not in everything
-    prose = ' '.join(''.join(c['source']) for c in cells(name) if c['cell_type'] == 'markdown')
+    prose = Page(FOLDER/f'pe2_{name}.ipynb').prose
     assert 'does **not** reproduce the paper' in prose and 'Why they differ' in prose and 'not for release' in prose.lower()
     for s in code(name): compile(s, name, 'exec')
 

@@ -394,6 +394,8 @@ def test_long_prompts_are_not_cut_in_silence(make, sd):
 
 def test_nothing_is_written_and_switches_stay(saved, capfd):
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    bars = tlog.is_progress_bar_enabled()  # another test may have turned them off
+    tlog.enable_progress_bar()
     state = lambda: (dlog.get_verbosity(), tlog.get_verbosity(), dlog.is_progress_bar_enabled(), tlog.is_progress_bar_enabled(), are_progress_bars_disabled())
     before = state()
     g = gen(saved)
@@ -414,6 +416,7 @@ def test_nothing_is_written_and_switches_stay(saved, capfd):
         assert are_progress_bars_disabled() and state()[:4] == before[:4]
     finally: enable_progress_bars()
     assert state() == before
+    if not bars: tlog.disable_progress_bar()
 
 
 # ---- where models come from ----

@@ -50,7 +50,7 @@ def main(batch=256, rounds=3):
             g.net.forward = lambda *a, **k: UNet2DModel.forward(g.net, *a, class_labels=torch.zeros(batch, dtype=torch.long, device='cuda'), **k)
             f = lambda: pipe(batch, num_inference_steps=STEPS, output_type='np')
             timed('the bare DDIMPipeline, float16, channels_last', f, seconds(f))
-        del g, f
+        g = f = None
         torch.cuda.empty_cache()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, batch {batch}, {STEPS} steps, {sum(p.numel() for p in net.parameters())/1e6:.1f} M parameters")
     Path(__file__).with_name('gpu.json').write_text(json.dumps(dict(device=torch.cuda.get_device_name(), torch=torch.__version__, batch=batch, steps=STEPS, rounds=rounds, rows=rows), indent=1) + '\n')

@@ -58,7 +58,7 @@ def factor_of_cov(
         some = values > len(values)*np.finfo(float).eps*values[-1]
         return np.sqrt(values[some])[:, None]*vectors[:, some].T
 
-# %% ../../nbs/metrics/40_frechet.ipynb #76cffd18
+# %% ../../nbs/metrics/40_frechet.ipynb #39be36a5
 def sum_of_roots(
     w,     # float64 (n,): eigenvalues, ascending
     rest,  # float: the sum is wanted for `rest - 2*sum`
@@ -86,7 +86,7 @@ def sum_of_covs(
     cov2,    # float64 (d, d), symmetric
     rest=0., # see `sum_singular`
 ):           # float
-    "The same sum from covariances: with cov2 = LL' the squares are the eigenvalues of L'cov1 L, so one factor will do. ValueError for a negative eigenvalue."
+    "The same sum from covariances: with cov2 = LL' the squares are the eigenvalues of L'cov1 L. ValueError for a negative one."
     from scipy.linalg import eigvalsh, lapack
     low, bad = lapack.dpotrf(cov2.T, lower=1) if len(cov2) > 256 else (None, 1)
     if not bad:

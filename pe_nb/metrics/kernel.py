@@ -47,7 +47,11 @@ def cross_sums(
         a[lo:lo + step], b = k.sum(1), b + k.sum(0)
     return a, b
 
-# %% ../../nbs/metrics/40a_kernel.ipynb #31f7c6d9
+# %% ../../nbs/metrics/40a_kernel.ipynb #95bf56e6
+def _finite(values, x, y):
+    largest = max(np.abs(x).max(), np.abs(y).max())
+    if not np.isfinite(values).all(): raise ValueError(f"features (largest {largest:.3g}) must have a kernel that is a number")
+
 def unbiased(
     x,  # float64 (n, d), n at least 2
     y,  # float64 (m, d), m at least 2
@@ -57,22 +61,22 @@ def unbiased(
     xx, yy, xy, yx = sums
     n, m, a, b, c = len(x), len(y), xx.sum(), yy.sum(), xy.sum()
     value = a/(n*(n - 1)) + b/(m*(m - 1)) - 2*c/(n*m)
-    if not np.isfinite(value): raise ValueError(f"features (largest {max(np.abs(x).max(), np.abs(y).max()):.3g}) must have a kernel that is a number")
+    _finite(value, x, y)
     if min(n, m) < 3: return float(value), None
     without = lambda own, n, a, cross, m, b: (a - 2*own)/((n - 1)*(n - 2)) + b/(m*(m - 1)) - 2*(c - cross)/((n - 1)*m)
     parts = without(xx, n, a, xy, m, b), without(yy, m, b, yx, n, a)
     return float(value), float(np.sqrt(sum((len(p) - 1)*p.var() for p in parts)))
 
-# %% ../../nbs/metrics/40a_kernel.ipynb #42394e71
+# %% ../../nbs/metrics/40a_kernel.ipynb #bd999339
 def over_subsets(
     x,        # float64 (n, d): drawn from first
     y,        # float64 (m, d)
     subsets,  # How many
     size,     # Rows a side, if there are as many
-    seed,     # Of the draws
+    rng,      # With a method `choice`: np.random.Generator, or clean-fid's RandomState
 ):            # float64 (subsets,)
-    "Squared MMD of random subsets, drawn as clean-fid draws them after `np.random.seed(seed)`."
-    rng, size = np.random.RandomState(seed), min(len(x), len(y), size)
+    "Squared MMD of random subsets, drawn in the order of clean-fid."
+    size = min(len(x), len(y), size)
     draw = lambda v: v[rng.choice(len(v), size, replace=False)]
     out = np.empty(subsets)
     for i in range(subsets):
@@ -81,29 +85,31 @@ def over_subsets(
         out[i] = within/(size*(size - 1)) - 2*kernel(a, b).sum()/size**2
     return out
 
-# %% ../../nbs/metrics/40a_kernel.ipynb #1398543c
+# %% ../../nbs/metrics/40a_kernel.ipynb #234632e2
 def _count(name, v, low):
-    if isinstance(v, (bool, np.bool_)) or not isinstance(v, (int, np.integer)) or v < low: raise ValueError(f"{name} ({v!r}) must be an integer of at least {low}")
+    whole = isinstance(v, (int, np.integer)) and not isinstance(v, (bool, np.bool_))
+    if not whole or v < low: raise ValueError(f"{name} ({v!r}) must be an integer of at least {low}")
 
 def kernel_distance(
     synthetic,     # (n, d) features, n at least 2
     real,          # (m, d) features
     subsets=None,  # None: exact, over all rows; or the mean over so many random subsets, 100 in most papers
     size=1000,     # Rows of a subset, of each side; all of the smaller side if it has fewer
-    seed=0,        # Of the subsets: the same seed, the same rows
+    seed=0,        # Of the subsets; or a generator with a method `choice`
     private=True,  # False only if `real` is public data
 ):                 # Metric named 'kernel': with its standard error, or with the standard deviation over subsets
-    "Kernel distance (KID when the features are Inception's): 0 on average for samples of one distribution, of any size, and can be negative."
+    "Kernel distance (KID when the features are Inception's): 0 on average for samples of one distribution; can be negative."
     x, y = check_features(synthetic), check_features(real)
     if x.shape[1] != y.shape[1]: raise ValueError(f"features (of {x.shape[1]} and {y.shape[1]} dimensions) must have equally many")
     _count('size', size, 2)
-    _count('seed', seed, 0)
+    if not hasattr(seed, 'choice'): _count('seed', seed, 0)
     if subsets is None:
         value, error = unbiased(x, y)
         return Metric(name='kernel', value=value, private=private, error=error)
     _count('subsets', subsets, 1)
-    with np.errstate(over='ignore', invalid='ignore'): each = over_subsets(x, y, subsets, size, seed)
-    if not np.isfinite(each).all(): raise ValueError(f"features (largest {max(np.abs(x).max(), np.abs(y).max()):.3g}) must have a kernel that is a number")
+    rng = seed if hasattr(seed, 'choice') else np.random.default_rng(seed)
+    with np.errstate(over='ignore', invalid='ignore'): each = over_subsets(x, y, subsets, size, rng)
+    _finite(each, x, y)
     return Metric(name='kernel', value=float(each.mean()), private=private, spread=float(each.std()), seeds=subsets, over='subsets')
 
 def kernel_records(

@@ -23,9 +23,10 @@ class Pairs:
         largest = max(np.abs(x).max(), np.abs(y).max())
         if not (largest == 0 or 2.**-400 < largest < 2.**400): raise ValueError(f"features (largest {largest:.3g}) must have squares that are numbers")
         scale = np.ldexp(1., -int(np.frexp(largest)[1])) if largest else 1.  # a power of two: no rounding, no overflow
-        same, x, y = x is y, x*scale, y*scale
+        same, x = x is y, x*scale
+        y = x if same else y*scale
         centre = (x.mean(0) + y.mean(0))/2
-        self.x, self.y, self.back = x, x if same else y, scale**-2
+        self.x, self.y, self.back = x, y, scale**-2
         self.a, self.b = (x - centre).astype(np.float32), (y - centre).astype(np.float32)
         self.a2, self.b2 = ((v*v.astype(np.float64)).sum(1) for v in (self.a, self.b))
         gamma = (x.shape[1] + 16)*2.**-24
