@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pe_nb import Settings
 from pe_nb.accounting import epsilon as spent_by
 from pe_nb.data.image_sets import SIZES, mnist
 from pe_nb.data.images import hash_order
@@ -138,6 +137,7 @@ def test_small_run_without_mnist(tmp_path):
     assert (len(ns['private']), len(ns['val']), len(ns['test'])) == (1400, 197, 200) and ns['private'].data.shape[1:] == (28, 28, 1)
     assert ns['run'].finished and ns['run'].statement['delta'] == 1/(1400*math.log(1400)) and len(ns['generations'][2]) == 300
     assert ns['private'].label_names == ns['generator'].label_names
+    ns['home'].cleanup(); ns['plt'].close('all')
 
 def table():
     "The table of the paper's numbers, as dicts."
@@ -164,3 +164,7 @@ def test_claim(bench):
     assert len(runs) == 3 and all(r['all']['network_test'] >= 89 for r in runs)
     assert all(r['generations'][-1]['epsilon'] <= 1 and r['seconds'] < 1200 for r in runs)
     assert MEASURED['means'] == {k: bench.summary([v for n, v in MEASURED['runs'].items() if n.startswith(k + ', seed')]) for k in MEASURED['means']}
+
+def test_readme(bench):
+    "The table of the README is that of the file."
+    assert bench.table(MEASURED) in (ROOT/'bench'/'images'/'README.md').read_text(encoding='utf-8'), 'put the output of python bench/images/mnist.py table into README.md'

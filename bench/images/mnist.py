@@ -6,6 +6,7 @@ tables can be made again; nothing of it is for release. Finished runs are in mni
     python bench/images/mnist.py            what is missing of: ours at epsilon 1 and 10, three seeds each; the paper's schedule; real digits
     python bench/images/mnist.py time       the run of seed 0 at epsilon 1 alone, and its seconds
     python bench/images/mnist.py try        the same with a network that is scored on the 5,000 digits: for changing settings; writes nothing
+    python bench/images/mnist.py table      what was measured, for README.md
 """
 import argparse, json, math, os, time
 from contextlib import nullcontext
@@ -121,15 +122,28 @@ def save(found):
     found['means'] = {k: summary(v) for k, v in groups.items()}
     RESULTS.write_text(json.dumps(found, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
 
+def table(found):
+    "The means as markdown, for README.md."
+    say = lambda m, k: f'{m[k][0]:.1f}' + (f' ± {m[k][1]:.1f}' if m['seeds'] > 1 else '')
+    columns = [(w, k) for k in ('network', 'logistic') for w in ('first', 'all', 'selected')]
+    lines = ['| setting | ' + ' | '.join(f"{k}, {dict(first='generation 0', all='all', selected='parents')[w]}" for w, k in columns) + ' | network, all, validation | Fréchet of pixels, generation 0 to last | seconds |',
+             '| --- |' + ' ---: |'*(len(columns) + 3)]
+    for name, m in found['means'].items():
+        tests = ' | '.join(say(m, f'{w}_{k}_test') for w, k in columns)
+        lines.append(f"| {name} | {tests} | {say(m, 'all_network_val')} | {m['first_frechet']:.2f} to {m['last_frechet']:.2f} | {m['seconds']} |")
+    if 'real' in found: lines.append(f"| real digits, not private | | {found['real']['network_test']:.1f} | | | {found['real']['logistic_test']:.1f} | | {found['real']['network_val']:.1f} | | |")
+    return '\n'.join(lines)
+
 def main():
     "What the first argument says."
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument('what', nargs='?', default='all', choices=('all', 'time', 'try'))
+    a.add_argument('what', nargs='?', default='all', choices=('all', 'time', 'try', 'table'))
     a.add_argument('--data', type=Path, default=SHARED, help='folder with mnist/ and fonts/')
     a = a.parse_args()
+    found = json.loads(RESULTS.read_text(encoding='utf-8')) if RESULTS.exists() else dict(runs={})
+    if a.what == 'table': return print(table(found))
     if not (a.data/'mnist'/'train.npz').is_file(): raise SystemExit(f'--data ({a.data}) must hold mnist/train.npz, mnist/test.npz and fonts/: nothing measured')
     private, val = halves(a.data)
-    found = json.loads(RESULTS.read_text(encoding='utf-8')) if RESULTS.exists() else dict(runs={})
     if a.what in ('time', 'try'):
         made, seconds = generations(private, ours(a.data, 1., 0), 1., 0)
         print(made[-1], f'{seconds:.0f} seconds on {os.cpu_count()} cores', flush=True)
