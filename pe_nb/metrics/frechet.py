@@ -58,7 +58,7 @@ def factor_of_cov(
         some = values > len(values)*np.finfo(float).eps*values[-1]
         return np.sqrt(values[some])[:, None]*vectors[:, some].T
 
-# %% ../../nbs/metrics/40_frechet.ipynb #39be36a5
+# %% ../../nbs/metrics/40_frechet.ipynb #ca9352b0
 def sum_of_roots(
     w,     # float64 (n,): eigenvalues, ascending
     rest,  # float: the sum is wanted for `rest - 2*sum`
@@ -81,6 +81,7 @@ def sum_singular(
     out = sum_of_roots(eigvalsh(m @ m.T), rest) if quick and len(m) > 256 else None
     return float(svdvals(m).sum()) if out is None else out
 
+# %% ../../nbs/metrics/40_frechet.ipynb #8ccb9f1c
 def few_directions(
     f,       # (r, d), r below d: f'f is one covariance
     cov,     # float64 (d, d): the other
@@ -132,7 +133,7 @@ def distance(
     "Squared Fréchet distance of two Gaussians from their covariance factors."
     return squared(mean1, mean2, (f1*f1).sum() + (f2*f2).sum(), lambda rest: sum_singular(f1 @ f2.T, rest))
 
-# %% ../../nbs/metrics/40_frechet.ipynb #6cc623a1
+# %% ../../nbs/metrics/40_frechet.ipynb #15fbb6d5
 def frechet(
     x, # (n, d) features
     y, # (m, d) features
