@@ -39,8 +39,8 @@ def fitted(
         picture = Image.alpha_composite(Image.new('RGBA', picture.size, 'white'), picture)
     picture, (h, w) = picture.convert('L' if channels == 1 else 'RGB'), size
     scale = min(picture.width/w, picture.height/h)
-    x, y = (picture.width - scale*w)/2, (picture.height - scale*h)/2
-    out = picture.resize((w, h), getattr(Image.Resampling, filter.upper()), box=(x, y, x + scale*w, y + scale*h))
+    x, y = max(0, (picture.width - scale*w)/2), max(0, (picture.height - scale*h)/2)  # rounding may leave the picture
+    out = picture.resize((w, h), getattr(Image.Resampling, filter.upper()), box=(x, y, min(x + scale*w, picture.width), min(y + scale*h, picture.height)))
     return np.asarray(out).reshape(h, w, channels)
 
 def png_of(
