@@ -9,7 +9,7 @@ or from the prompt itself: a message that begins with [[name]] gets that fault e
 and some of its own (VECTORS); its vectors are a function of the text.
 The two paths of images take the same faults, also from the prompt, and some of their own (PICTURES); an edit is a form with a PNG in it. Each image is of one colour of its own, or what `picture` makes of (body, number).
 """
-import asyncio, base64, collections, hashlib, json, random, re, struct, sys, threading, time, zlib
+import asyncio, base64, collections, contextlib, hashlib, json, random, re, struct, subprocess, sys, threading, time, zlib
 
 FAULTS = {
     '429': (429, 'rate_limit_exceeded', {}), '429-after': (429, 'rate_limit_exceeded', {'Retry-After': '{after}'}), '429-ms': (429, 'rate_limit_exceeded', {'retry-after-ms': '{ms}'}),
@@ -403,5 +403,15 @@ def main():
     with Server(**json.loads(sys.argv[1] if len(sys.argv) > 1 else '{}')) as s:
         print(s.url, flush=True)
         sys.stdin.read()
+
+@contextlib.contextmanager
+def apart(**settings):
+    "Address of a server in a process of its own, for measurements."
+    p = subprocess.Popen([sys.executable, __file__, json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try: yield p.stdout.readline().strip()
+    finally:
+        p.stdin.close()
+        p.wait(10)
+
 
 if __name__ == '__main__': main()

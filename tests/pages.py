@@ -1,5 +1,6 @@
 "What the tests of the paper notebooks read from a notebook."
 import json
+import re
 from pathlib import Path
 
 HEAD = ['what', "paper's number", 'source', 'ours', 'why they differ']
@@ -7,7 +8,9 @@ HEAD = ['what', "paper's number", 'source', 'ours', 'why they differ']
 
 class Page:
     "A notebook as it was kept: its code, its prose, what it shows."
-    def __init__(self, path): self.cells = json.loads(Path(path).read_text(encoding='utf-8'))['cells']
+    def __init__(self, path):
+        self.name = Path(path).stem
+        self.cells = json.loads(Path(path).read_text(encoding='utf-8'))['cells']
 
     @property
     def code(self): return [''.join(c['source']) for c in self.cells if c['cell_type'] == 'code']
@@ -33,3 +36,18 @@ class Page:
         (head, rows), = self.tables
         assert head == HEAD and all(len(r) == len(HEAD) for r in rows)
         return [dict(zip(('what', 'paper', 'source', 'ours', 'why'), r)) for r in rows]
+
+    def defined(self, *marks, given=None, change=(), **parameters):
+        "Names that it defines with other parameters: its first three cells, then each cell that holds one of the marks, with texts replaced; `given` names are there in between."
+        first, ns = self.code[0], {}
+        for k, v in parameters.items():
+            first, n = re.subn(rf'^{k} = [^#\n]*', f'{k} = {v!r} ', first, flags=re.M)
+            assert n == 1, k
+        for s in [first, *self.code[1:3]]: exec(s, ns)
+        ns |= given or {}
+        for m in marks:
+            hits = [s for s in self.code if m in s]
+            assert len(hits) == 1, (m, len(hits))
+            for old, new in change: hits[0] = hits[0].replace(old, new)
+            exec(compile(hits[0], f'{self.name}: {m}', 'exec'), ns)
+        return ns

@@ -1,4 +1,5 @@
 "Image embeddings: bit for bit a function of each record, with a fingerprint per setting."
+import tracemalloc
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -75,3 +76,17 @@ def test_brightness_counts_for_little():
     e = Edges(pixels=0, cell=4)
     d = np.linalg.norm(e(dim)[:, None] - e(r)[None], axis=2)
     assert (d.argmin(1) == np.arange(20)).all()
+
+
+def test_a_thousand_at_a_time():
+    "Edges of many images in pieces, bit for bit what all at once gives, and in the memory of a piece."
+    r = Records.images(np.random.default_rng(0).integers(0, 256, (2300, 28, 28, 1)).astype(np.uint8))
+    for e in (Edges(cell=4, pixels=0), Edges()): assert np.array_equal(e(r), e.some(scaled(r)))
+    assert Edges()(r[:0]).shape == (0, Edges()(r[:1]).shape[1])
+    tracemalloc.start()
+    Edges(cell=4, pixels=0)(r)
+    few = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    Edges(cell=4, pixels=0).some(scaled(r))
+    assert few < .7*tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()

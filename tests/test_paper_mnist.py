@@ -13,7 +13,7 @@ from pe_nb.data.image_sets import SIZES, mnist
 from pe_nb.data.images import hash_order
 from pe_nb.evolution import planned_events
 from pe_nb.generators.fonts import Fonts
-from pe_nb.records import Records
+from pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT/'nbs'/'papers'/'pe3_mnist.ipynb'
@@ -21,31 +21,10 @@ MEASURED = json.loads((ROOT/'bench'/'images'/'mnist.json').read_text(encoding='u
 DATA = ROOT.parent/'shared'/'data'/'mnist'
 DELTA = 1.6657508770018431e-06  # 1/(55,000 ln 55,000)
 
-def cells(): return json.loads(NOTEBOOK.read_text(encoding='utf-8'))['cells']
-def code(): return [''.join(c['source']) for c in cells() if c['cell_type'] == 'code']
+PAGE = Page(NOTEBOOK)
+defined = PAGE.defined
 
-def defined(*marks, change=(), **parameters):
-    "Names that the notebook defines: its first cells, then each cell that holds one of the marks, with texts replaced."
-    first, ns = code()[0], {}
-    for k, v in parameters.items():
-        first, n = re.subn(rf'^{k} = [^#\n]*', f'{k} = {v!r} ', first, flags=re.M)
-        assert n == 1, k
-    for s in [first, *code()[1:3]]: exec(s, ns)
-    for m in marks:
-        hits = [s for s in code() if m in s]
-        assert len(hits) == 1, (m, len(hits))
-        s = hits[0]
-        for old, new in change: s = s.replace(old, new)
-        exec(compile(s, f'pe3_mnist: {m}', 'exec'), ns)
-    return ns
-
-@pytest.fixture(autouse=True)
-def threads():
-    "The notebook sets the number of threads; the tests after these keep theirs."
-    import torch
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('threads')  # the notebook sets the number of threads
 
 @pytest.fixture(scope='module')
 def bench():
@@ -98,7 +77,7 @@ def test_split(bench):
     "55,000 and 5,000 rows that share none, the same for notebook and bench."
     order = hash_order(60_000, bench.SPLIT)
     assert len(set(order[:bench.N].tolist()) | set(order[bench.N:].tolist())) == 60_000 == SIZES['mnist']['train']
-    assert f"hash_order(60_000, '{bench.SPLIT}')" in '\n'.join(code())
+    assert f"hash_order(60_000, '{bench.SPLIT}')" in '\n'.join(PAGE.code)
 
 @pytest.mark.skipif(not DATA.is_dir(), reason='MNIST is not in ../shared/data')
 def test_halves(bench):
@@ -118,12 +97,6 @@ def test_label_order(bench):
     a, b = fonts.random(np.arange(10), np.random.default_rng(0)), Fonts(texts=['7'], label_names=tuple('0123456789'), size_of='box', size=(20., 20.))
     assert np.array_equal(b.records(a.labels, a.extra).data[7], a.data[7]) and not np.array_equal(b.records(a.labels, a.extra).data[1], a.data[1])
 
-def test_pieces(bench):
-    "A thousand at a time, bit for bit."
-    r = Records.images(np.random.default_rng(0).integers(0, 256, (2300, 28, 28, 1)).astype(np.uint8))
-    pieces = bench.Pieces(bench.EDGES)
-    assert np.array_equal(pieces(r), bench.EDGES(r)) and pieces.fingerprint == bench.EDGES.fingerprint
-
 # ---- the notebook ----
 
 def test_bad_scale():
@@ -141,17 +114,14 @@ def test_small_run_without_mnist(tmp_path):
 
 def table():
     "The table of the paper's numbers, as dicts."
-    text, = [''.join(o['data']['text/markdown']) for c in cells() for o in c.get('outputs', []) if 'text/markdown' in o.get('data', {})]
-    head, _, *rows = ([v.strip() for v in line.strip()[1:-1].split('|')] for line in text.split('\n'))
-    assert head == ['what', "paper's number", 'source', 'ours', 'why they differ'] and all(len(r) == 5 for r in rows)
-    return {r[0]: dict(zip(head, r)) for r in rows}
+    return {r['what']: r for r in PAGE.numbers('run it again: python tools/nb.py run nbs/papers/pe3_mnist.ipynb')}
 
 def test_table():
     "The paper's numbers typed a second time, ours recomputed from the runs."
     rows = table()
-    assert rows['Sim-PE, epsilon 1, test accuracy']["paper's number"] == '89.1 %'
-    assert rows['PE with a diffusion model trained on ImageNet, epsilon 1']["paper's number"] == '27.9 %'
-    assert all(r["paper's number"] in ('89.1 %', '27.9 %') or re.match('no|not', r["paper's number"]) for r in rows.values())
+    assert rows['Sim-PE, epsilon 1, test accuracy']['paper'] == '89.1 %'
+    assert rows['PE with a diffusion model trained on ImageNet, epsilon 1']['paper'] == '27.9 %'
+    assert all(r['paper'] in ('89.1 %', '27.9 %') or re.match('no|not', r['paper']) for r in rows.values())
     runs = [v for k, v in MEASURED['runs'].items() if k.startswith('ours, epsilon 1, ')]
     for what, (when, k) in {'Sim-PE, epsilon 1, test accuracy': ('all', 'network_test'), 'the same, parents alone': ('selected', 'network_test'),
                             'the same, logistic regression': ('all', 'logistic_test')}.items():

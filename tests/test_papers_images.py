@@ -33,20 +33,7 @@ def prose(name): return page(name).prose
 def outputs(name): return page(name).outputs
 def table(name): return {r.pop('what'): r for r in page(name).numbers(AGAIN)}
 
-def defined(name, *marks, given=None, **change):
-    "Names that the notebook's cells define: the first cells up to `small`, then each cell that holds one of the marks."
-    ns, parameters = {}, code(name)[0]
-    for k, v in change.items():
-        parameters, n = re.subn(rf'^{k} = [^#\n]*', f'{k} = {v!r} ', parameters, flags=re.M)
-        assert n == 1
-    exec(parameters, ns)
-    for s in code(name)[1:3]: exec(s, ns)
-    ns |= given or {}
-    for m in marks:
-        hits = [s for s in code(name) if m in s]
-        assert len(hits) == 1, (m, len(hits))
-        exec(compile(hits[0], f'pe1_{name}: {m}', 'exec'), ns)
-    return ns
+def defined(name, *marks, **how): return page(name).defined(*marks, **how)
 
 pytestmark = pytest.mark.usefixtures('threads', 'no_network')
 

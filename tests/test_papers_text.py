@@ -36,19 +36,7 @@ def code(name): return Page(FOLDER/f'pe2_{name}.ipynb').code
 def outputs(name): return Page(FOLDER/f'pe2_{name}.ipynb').outputs
 def table(name): return Page(FOLDER/f'pe2_{name}.ipynb').numbers(AGAIN)
 
-def defined(name, *marks, **change):
-    "Names that the notebook's cells define: the first cells up to `small`, then each cell that holds one of the marks."
-    ns, parameters = {}, code(name)[0]
-    for k, v in change.items():
-        parameters, n = re.subn(rf'^{k} = [^#\n]*', f'{k} = {v!r} ', parameters, flags=re.M)
-        assert n == 1
-    exec(parameters, ns)
-    for s in code(name)[1:3]: exec(s, ns)
-    for m in marks:
-        hits = [s for s in code(name) if m in s]
-        assert len(hits) == 1, (m, len(hits))
-        exec(compile(hits[0], f'pe2_{name}: {m}', 'exec'), ns)
-    return ns
+def defined(name, *marks, **change): return Page(FOLDER/f'pe2_{name}.ipynb').defined(*marks, **change)
 
 pytestmark = pytest.mark.usefixtures('threads')  # the notebooks set the number of threads
 

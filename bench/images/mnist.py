@@ -34,11 +34,6 @@ SPLIT, N = 'pe_nb mnist 0', 55_000
 SEEDS, EPSILONS = (0, 1, 2), (1., 10.)
 NETWORK = dict(epochs=6, lr=.003, batch=128, splits=1, step=2, gamma=.3, ema=.999, augment=AUGMENT['affine'], buffers='average')
 
-class Pieces:
-    "An embedding that takes a thousand images at a time: the same vectors in less memory."
-    def __init__(self, embedding): self.embedding, self.fingerprint = embedding, embedding.fingerprint
-    def __call__(self, records): return np.concatenate([self.embedding(records[i:i + 1000]) for i in range(0, len(records), 1000)])
-
 def halves(data):
     "The private 55,000 and the 5,000 of MNIST's training digits that choose settings; test digits are not read."
     digits, order = mnist('train', data/'mnist', complete=True), hash_order(60_000, SPLIT)
@@ -74,7 +69,7 @@ def generations(private, parts, epsilon, seed):
     "All generations of a run, and its seconds."
     fonts, embedding, settings = parts
     start = time.perf_counter()
-    made = list(evolve(private, fonts, Pieces(embedding), settings, budget(epsilon), noise=SeededNoise(1000 + seed)))
+    made = list(evolve(private, fonts, embedding, settings, budget(epsilon), noise=SeededNoise(1000 + seed)))
     return made, time.perf_counter() - start
 
 def judged(records, sets, seed):

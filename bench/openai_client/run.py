@@ -2,9 +2,8 @@
 
 The server runs in a process of its own (tests/openai_server.py). Repetitions alternate; medians. Python, the SDK and the server share the machine, so compare ratios, not rates.
 """
-import asyncio, json, subprocess, sys, tempfile, time, urllib.request
+import asyncio, json, sys, tempfile, time, urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 import openai
@@ -12,17 +11,10 @@ from pe_nb.llms.cache import AnswerCache
 from pe_nb.llms.chat import Request, tally
 from pe_nb.llms.openai_chat import OpenAIChat
 
-ROOT = Path(__file__).resolve().parents[2]
-LIMIT = dict(max_completion_tokens=60)
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]/'tests'))
+from openai_server import apart
 
-@contextmanager
-def server(**settings):
-    "Address of a server in its own process."
-    p = subprocess.Popen([sys.executable, str(ROOT/'tests'/'openai_server.py'), json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try: yield p.stdout.readline().strip()
-    finally:
-        p.stdin.close()
-        p.wait(10)
+LIMIT = dict(max_completion_tokens=60)
 
 def get(url, path):
     with urllib.request.urlopen(url.removesuffix('/v1') + path, timeout=10) as r: return json.load(r)
@@ -59,7 +51,7 @@ def threads(url, texts, concurrency):
 def latency(folder, n=2000, concurrency=16, delay=.05, repeats=3):
     "Against a server that answers after 50 ms: without faults, with 20 % of them, and a thread pool."
     ideal, rows, lost = concurrency/delay, dict(plain=[], faulty=[], threads=[]), 0
-    with server(latency=delay) as good, server(latency=delay, faults={'429-ms': .1, '500': .1}, retry_after=.05) as bad:
+    with apart(latency=delay) as good, apart(latency=delay, faults={'429-ms': .1, '500': .1}, retry_after=.05) as bad:
         ours(good, prompts(64, 'warm'), concurrency)
         for i in range(repeats):
             with AnswerCache(folder/f'plain{i}.sqlite') as c: rate, cpu, answers = ours(good, prompts(n, f'a{i}'), concurrency, c)
@@ -77,7 +69,7 @@ def latency(folder, n=2000, concurrency=16, delay=.05, repeats=3):
 def instant(folder, n=1500, concurrency=256, repeats=5):
     "Against a server that answers at once: with a cache on disk, without, and the bare SDK."
     rows = dict(ours=[], cached=[], bare=[])
-    with server() as url:
+    with apart() as url:
         ours(url, prompts(64, 'warm'), 16)
         for i in range(repeats):
             rows['bare'].append(bare(url, prompts(n, f'a{i}'), concurrency))

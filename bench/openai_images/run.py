@@ -3,8 +3,7 @@
 The server runs in a process of its own (tests/openai_server.py) and sends one PNG again and again: of 1024 x 1024, about 2 MB, as hosted models do, or of 64 x 64, where the client itself is what takes the time. Both ways end with images of 32 x 32: the bare one decodes and scales as OpenAIImages does, and keeps nothing.
 Repetitions alternate; medians. Client and server share the machine, so compare ratios, not rates.
 """
-import asyncio, base64, io, json, statistics, subprocess, sys, tempfile, time
-from contextlib import contextmanager
+import asyncio, base64, io, json, statistics, sys, tempfile, time
 from pathlib import Path
 import numpy as np
 import openai
@@ -13,17 +12,10 @@ from pe_nb.generators.image_client import fitted, png_of
 from pe_nb.generators.openai_images import OpenAIImages
 from pe_nb.llms.cache import AnswerCache
 
-ROOT = Path(__file__).resolve().parents[2]
-ROWS = [('64 x 64, at once', 64, 0., 300, 64), ('1024 x 1024, at once', 1024, 0., 24, 16), ('1024 x 1024, after 5 s', 1024, 5., 16, 16)]  # name, pixels, seconds to answer, images, requests at once
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]/'tests'))
+from openai_server import apart
 
-@contextmanager
-def server(**settings):
-    "Address of a server in its own process."
-    p = subprocess.Popen([sys.executable, str(ROOT/'tests'/'openai_server.py'), json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try: yield p.stdout.readline().strip()
-    finally:
-        p.stdin.close()
-        p.wait(10)
+ROWS = [('64 x 64, at once', 64, 0., 300, 64), ('1024 x 1024, at once', 1024, 0., 24, 16), ('1024 x 1024, after 5 s', 1024, 5., 16, 16)]  # name, pixels, seconds to answer, images, requests at once
 
 def ours(url, n, concurrency, side, folder):
     "Images per second and CPU milliseconds per image: random, vary, and both again from the cache."
@@ -67,7 +59,7 @@ def main():
             Image.fromarray(np.clip(np.asarray(coarse) + rng.normal(0, 6, (side, side, 3)), 0, 255).astype(np.uint8)).save(f'{folder}/{side}.png')
             size[side] = Path(f'{folder}/{side}.png').stat().st_size
         for name, side, latency, n, at_once in ROWS:
-            with server(latency=latency, picture=f'{folder}/{side}.png') as url:
+            with apart(latency=latency, picture=f'{folder}/{side}.png') as url:
                 got = [(ours(url, n, at_once, side, folder), bare(url, n, at_once, side)) for _ in range(2)]
             median = lambda which, i, k: statistics.median(g[which][i][k] for g in got)
             for i, api in enumerate(('random', 'vary')):

@@ -11,6 +11,7 @@ import json, math
 import numpy as np
 
 from ..records import Records
+from .resizing import FILTERS
 
 # %% ../../nbs/embeddings/30_images.ipynb #1541a73a
 def scaled(
@@ -114,9 +115,14 @@ class Edges:
     def __call__(self,
         records: Records, # images
     ): # float32 (n, d)
-        "Embed images, each by itself."
-        s, n = self.settings, len(records)
-        x = scaled(records)
+        "Embed images, each by itself; a thousand at a time, because the maps are many times larger than what is left of them."
+        return np.concatenate([self.some(scaled(records[i:i + 1000])) for i in range(0, len(records) or 1, 1000)])
+
+    def some(self,
+        x, # float32 (n, h, w, c)
+    ): # float32 (n, d)
+        "The embedding of images as real numbers, all at once."
+        s, n = self.settings, len(x)
         maps = [cell_means(m, s['cell']) for m in slopes(x, s['directions'])]
         f = np.stack(maps, axis=1).reshape(n, s['directions']*math.prod(maps[0].shape[1:]))
         length = np.full(n, s['floor'], np.float32)
@@ -135,7 +141,7 @@ class Resized:
         whole = lambda v: isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= 4096
         pair = (size, size) if whole(size) else tuple(size) if isinstance(size, (tuple, list)) else ()
         if len(pair) != 2 or not all(map(whole, pair)): raise ValueError(f"size ({size!r}) must be an integer from 1 to 4096, or two of them")
-        if filter not in ('box', 'bilinear', 'bicubic', 'lanczos', 'nearest', 'hamming'): raise ValueError(f"filter ({filter!r}) must be one of Pillow's: 'box', 'bilinear', 'bicubic', 'lanczos', 'nearest', 'hamming'")
+        if filter not in FILTERS: raise ValueError(f"filter ({filter!r}) must be one of Pillow's: {', '.join(map(repr, FILTERS))}")
         self.embedding, self.size, self.filter = embedding, pair, filter
 
     @property
