@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['check_images', 'check_extra', 'feed', 'Records', 'check_labelled', 'table_frame', 'frame_copy', 'fingerprint', 'same',
            'row_index', 'pick', 'rebuilt', 'rows', 'with_extra', 'without_extra', 'check_alike', 'concat',
-           'random_split', 'meta_bytes', 'from_meta', 'save_npz', 'load_npz', 'save_parquet', 'load_parquet',
-           'save_records', 'load_records', 'Column', 'Schema', 'label_ids', 'infer_label_names', 'grid_image']
+           'random_split', 'check_image_parents', 'meta_bytes', 'from_meta', 'save_npz', 'load_npz', 'save_parquet',
+           'load_parquet', 'save_records', 'load_records', 'Column', 'Schema', 'label_ids', 'infer_label_names',
+           'grid_image']
 
 # %% ../nbs/00_records.ipynb #36243e50
 import hashlib
@@ -250,6 +251,19 @@ def random_split(
     ends = np.cumsum(sizes)
     order = rng.permutation(len(records))
     return tuple(records[order[e - s:e]] for s, e in zip(sizes, ends))
+
+# %% ../nbs/00_records.ipynb #627b7d1e
+def check_image_parents(
+    parents,      # What a generator is to vary
+    label_names,  # Tuple of its labels
+    shape=None,   # (h, w, c) of its images; None: any
+    what='height, width and channels',
+):
+    "Raise ValueError unless these are Records of such images."
+    if not isinstance(parents, Records) or parents.kind != 'image': raise ValueError("parents must be Records of images")
+    if parents.label_names != label_names: raise ValueError(f"label_names of the parents ({parents.label_names}) must be {label_names}")
+    have = parents.data.shape[1:]
+    if shape and have != shape: raise ValueError(f"parents ({'x'.join(map(str, have))}) must be {'x'.join(map(str, shape))}, {what}")
 
 # %% ../nbs/00_records.ipynb #535253b2
 def meta_bytes(r) -> bytes:

@@ -10,7 +10,7 @@ torch = pytest.importorskip('torch')
 pytest.importorskip('transformers')
 
 from pe_nb.embeddings import inception as inc, vision as module
-from pe_nb.embeddings.inception import FILE, SHA256, Inception, file_digest, find_weights
+from pe_nb.embeddings.inception import FILE, SHA256, Inception, file_sha256, find_weights
 from pe_nb.embeddings.kept import Kept
 from pe_nb.embeddings.resizing import FILTERS, Preparation, ahead, clean_resize, preparation_of, rgb, rounded_resize, to_res
 from pe_nb.embeddings.vision import Clip, Dino, TorchEmbedding, state_digest
@@ -96,7 +96,7 @@ PLAIN = Preparation((20, 20), mean=.5, std=.25)
 def made(clip, dino, weights, net):
     "One of each kind, by name, with further settings."
     return dict(clip=lambda **kw: Clip(clip, **CPU | kw), pooled=lambda **kw: Clip(clip, layer='pooled', res=16, **CPU | kw), dino=lambda **kw: Dino(dino, **CPU | kw), patches=lambda **kw: Dino(dino, layer='patches', **CPU | kw),
-                inception=lambda **kw: Inception(weights, res=16, sha256=file_digest(weights), **CPU | kw), module=lambda **kw: TorchEmbedding(net, PLAIN, **CPU | kw),
+                inception=lambda **kw: Inception(weights, res=16, sha256=file_sha256(weights), **CPU | kw), module=lambda **kw: TorchEmbedding(net, PLAIN, **CPU | kw),
                 function=lambda **kw: TorchEmbedding(lambda x: x.flatten(1).float()[:, ::7], PLAIN, name='every seventh', **CPU | kw))
 
 KINDS = 'clip', 'pooled', 'dino', 'patches', 'inception', 'module', 'function'
@@ -313,7 +313,7 @@ def test_loading_is_silent_and_changes_nothing(clip, weights, capfd):
     logging.enable_progress_bar()
     try:
         Clip(clip, layer='pooled', **CPU)(images(0, 1))   # without the projection: weights are left over, and nobody is told
-        Inception(weights, sha256=file_digest(weights), **CPU)(images(0, 1))
+        Inception(weights, sha256=file_sha256(weights), **CPU)(images(0, 1))
         assert logging.get_verbosity() == logging.INFO and logging.is_progress_bar_enabled()
     finally:
         logging.set_verbosity(level)
@@ -343,7 +343,7 @@ def test_the_given_module_stays_as_it_is(net):
     net.eval()
 
 def test_fingerprints(clip, dino, weights, net, made):
-    d, f = file_digest(weights), lambda x: x.flatten(1)
+    d, f = file_sha256(weights), lambda x: x.flatten(1)
     said = [e.fingerprint for e in (*(Clip(clip, **CPU | k) for k in ({}, dict(res=8), dict(res=9), dict(layer='pooled'), dict(normalize=True), dict(exact=False), dict(batch=2), dict(dtype='bfloat16'), dict(device='cuda'))),
         *(Dino(dino, **CPU | k) for k in ({}, dict(layer='patches'), dict(res=8))), *(Inception(weights, sha256=d, **CPU | k) for k in ({}, dict(res=32), dict(res=64))),
         *(TorchEmbedding(net, PLAIN, **CPU | k) for k in ({}, dict(name='x'), dict(take=0))), TorchEmbedding(net, Preparation((20, 20)), **CPU), TorchEmbedding(f, PLAIN, name='f', **CPU), TorchEmbedding(f, PLAIN, name='g', **CPU))]
@@ -474,7 +474,7 @@ def test_inception_files(monkeypatch, weights, tmp_path):
     with pytest.raises(ValueError, match=f'sha256 of {FILE} .* must be {SHA256}: the file is damaged, or another one'): Inception(weights, **CPU)(images(0, 1))
     assert not opened
     monkeypatch.undo()
-    d, r = file_digest(weights), images(0, 2)
+    d, r = file_sha256(weights), images(0, 2)
     x = Inception(weights, sha256=d.upper(), **CPU)(r)
     renamed = tmp_path/f'{SHA256[:16]}-{FILE}'     # as fetch names it
     shutil.copyfile(weights, renamed)
@@ -485,9 +485,9 @@ def test_inception_files(monkeypatch, weights, tmp_path):
     assert find_weights(cache_folder()) == renamed
     for name, raw in (('empty.pt', b''), ('text.pt', b'not a network'), ('half.pt', weights.read_bytes()[:5000])):
         (tmp_path/name).write_bytes(raw)
-        with pytest.raises(ValueError, match='weights .* must be the TorchScript file of Inception v3'): Inception(tmp_path/name, sha256=file_digest(tmp_path/name), **CPU)(r)
+        with pytest.raises(ValueError, match='weights .* must be the TorchScript file of Inception v3'): Inception(tmp_path/name, sha256=file_sha256(tmp_path/name), **CPU)(r)
     other = scripted(seeded(Net), tmp_path/'other.pt')   # TorchScript, but another network
-    with pytest.raises(ValueError, match='must be the TorchScript file of Inception v3: AttributeError'): Inception(other, sha256=file_digest(other), **CPU)(r)
+    with pytest.raises(ValueError, match='must be the TorchScript file of Inception v3: AttributeError'): Inception(other, sha256=file_sha256(other), **CPU)(r)
 
 def test_nothing_of_torchvision(weights, clip):
     "Neither is it imported, nor the parts of clean-fid that need it; and an extra that is missing is named."
@@ -501,7 +501,7 @@ assert 'torch' not in sys.modules and 'cleanfid' not in sys.modules
 import numpy as np
 from pe_nb.records import Records
 r = Records.images(np.zeros((2, 8, 8, 3), np.uint8))
-assert i.Inception({str(weights)!r}, sha256=i.file_digest(i.Path({str(weights)!r})), device='cpu', threads=1)(r).shape == (2, 2048)
+assert i.Inception({str(weights)!r}, sha256=i.file_sha256(i.Path({str(weights)!r})), device='cpu', threads=1)(r).shape == (2, 2048)
 assert v.Clip({str(clip)!r}, device='cpu', threads=1)(r).shape == (2, 24)
 assert not [m for m in sys.modules if m.partition('.')[0] == 'torchvision' or m in ('cleanfid.features', 'cleanfid.fid', 'cleanfid.utils')]
 import importlib.util

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..hub import ModelMissing, is_path, not_here, offline
+from ..hub import ModelMissing, file_sha256, is_path, not_here, offline
 from ..records import Records
 
 # %% ../../nbs/embeddings/31_texts.ipynb #9e516ce2
@@ -81,10 +81,7 @@ def files_digest(
                    key=lambda p: p.relative_to(folder).as_posix())
     for p in files:
         if p.suffix == '.bin' and any(p.parent.glob('*.safetensors')): continue
-        one = hashlib.sha256()
-        with open(p, 'rb') as f:
-            while block := f.read(1 << 20): one.update(block)
-        h.update(f'{p.relative_to(folder).as_posix()} {one.hexdigest()}\n'.encode())
+        h.update(f'{p.relative_to(folder).as_posix()} {file_sha256(p)}\n'.encode())
     return h.hexdigest()
 
 # %% ../../nbs/embeddings/31_texts.ipynb #ef101738

@@ -22,7 +22,7 @@ import numpy as np
 
 from .resizing import ahead, check_side, preparation_of, read_json, rgb
 from .texts import cores, files_digest, has_weights, model_folder
-from ..hub import ModelMissing, is_path
+from ..hub import ModelMissing, is_path, quiet
 from ..records import feed
 
 # %% ../../nbs/embeddings/30b_vision.ipynb #9fb26e51
@@ -253,16 +253,8 @@ def open_model(
 ):
     "A network of transformers from its folder: silent, nothing downloaded, a copy of the weights. Raises ValueError if some are missing."
     import torch, transformers
-    from transformers.utils import logging
-    with _ONE, torch.random.fork_rng(devices=[]):
-        level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        say = dict(local_files_only=True, dtype=torch.float32, output_loading_info=True)
-        try: net, info = getattr(transformers, cls).from_pretrained(folder, **say)
-        finally:
-            logging.set_verbosity(level)
-            if bar: logging.enable_progress_bar()
+    with _ONE, torch.random.fork_rng(devices=[]), quiet():
+        net, info = getattr(transformers, cls).from_pretrained(folder, local_files_only=True, dtype=torch.float32, output_loading_info=True)
     wrong = {k: sorted(map(str, info[k]))[:3] for k in ('missing_keys', 'mismatched_keys', 'error_msgs') if info.get(k)}
     if wrong: raise ValueError(f"model ({folder.name!r}) must have all its weights: {wrong}")
     for p in net.parameters(): p.data = p.data.clone()  # the file may be changed while we run

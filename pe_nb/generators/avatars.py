@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .avatar_parts import PARAMS, Parts, picture
-from ..records import Records
+from ..records import Records, check_image_parents
 from ..texts import check_label_names, check_labels
 
 # %% ../../nbs/generators/11_avatars.ipynb #538adc5d
@@ -125,8 +125,7 @@ Avatars.chosen, Avatars.draw = chosen, draw
 # %% ../../nbs/generators/11_avatars.ipynb #2ee80cbf
 def check_parents(self, parents):
     "The parents' parameters, or an error: {parameter: int64 (n,)}."
-    if not isinstance(parents, Records) or parents.kind != 'image': raise ValueError("parents must be Records of images")
-    if parents.label_names != self.label_names: raise ValueError(f"label_names of the parents ({parents.label_names}) must be {self.label_names}")
+    check_image_parents(parents, self.label_names)
     if missing := [k for k in PARAMS if k not in parents.extra]: raise ValueError(f"extra of the parents ({sorted(parents.extra)}) must hold {missing}, as records drawn by Avatars do")
     for k, per_label in self.allowed.items():
         v = parents.extra[k]

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..hub import ModelMissing, is_path, not_here, offline
-from ..records import Records, feed
+from ..hub import ModelMissing, here_or_downloaded, is_path
+from ..records import Records, check_image_parents, feed
 from ..texts import check_label_names, check_labels
 from .improved_diffusion import ADDRESS, load_improved, set_heads
 
@@ -128,12 +128,7 @@ def parts_of(folder):
 def hub_folder(repo):
     "The folder of a model of the hub: from the cache, or downloaded if that is allowed. Raises ModelMissing."
     from huggingface_hub import snapshot_download
-    why = 'HF_HUB_OFFLINE is set, so it was not tried'
-    for local in (True, False):
-        if not local and offline(): break
-        try: return parts_of(Path(snapshot_download(repo, local_files_only=local, allow_patterns=['*.json', '*.safetensors', '*.bin'])))
-        except Exception as e: why = why if offline() else f'that failed: {type(e).__name__}'  # of the network, the hub or the disk
-    raise not_here(repo, why)
+    return here_or_downloaded(lambda local: parts_of(Path(snapshot_download(repo, local_files_only=local, allow_patterns=['*.json', '*.safetensors', '*.bin']))), repo)
 
 def find_model(model):
     "(folder of the network, folder of the scheduler or None), or the path of a checkpoint. Raises ModelMissing."
@@ -367,13 +362,10 @@ Diffusion.plan, Diffusion.check, Diffusion.random, Diffusion.vary = plan, check,
 # %% ../../nbs/generators/13_diffusion.ipynb #ad86e930
 def check_parents(self, parents):
     "The images of parents that `vary` can take, or ValueError."
-    if not isinstance(parents, Records) or parents.kind != 'image': raise ValueError("parents must be Records of images")
-    if parents.label_names != self.label_names: raise ValueError(f"label_names of the parents ({parents.label_names}) must be {self.label_names}")
-    data, want = parents.data, (*self.size, self.channels)
-    if data.shape[1:] != want: raise ValueError(f"parents ({'x'.join(map(str, data.shape[1:]))}) must be {'x'.join(map(str, want))}, height, width and channels: what the model makes")
+    check_image_parents(parents, self.label_names, (*self.size, self.channels), 'height, width and channels: what the model makes')
     keys = set() if self.count is None else {'model_class'}
     if set(parents.extra) != keys: raise ValueError(f"extra of the parents ({sorted(parents.extra)}) must be {sorted(keys)}, as the random API makes it")
     if keys and len(c := parents.extra['model_class']) and (c.dtype.kind not in 'iu' or c.min() < 0 or c.max() >= self.count): raise ValueError(f"model_class of the parents must be integers from 0 to {self.count - 1}")
-    return data
+    return parents.data
 
 Diffusion.check_parents = check_parents

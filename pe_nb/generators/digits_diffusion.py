@@ -6,10 +6,11 @@
 __all__ = ['NAMES', 'SHA256', 'check_folder', 'digits_diffusion']
 
 # %% ../../nbs/generators/13b_digits_diffusion.ipynb #b6708e3b
-import hashlib
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+
+from ..llms.small_lm import check_shipped
 
 # %% ../../nbs/generators/13b_digits_diffusion.ipynb #2a4d7c32
 NAMES = tuple('0123456789')  # Class i draws the digit i
@@ -19,10 +20,7 @@ SHA256 = {'config.json': '490602a510ba34eaefdf79759c11a4ac3e1fff5cff3978b942806a
 
 def check_folder(folder):
     "Raise FileNotFoundError for a file that is missing, ValueError for one that is not as it was shipped."
-    for name, digest in SHA256.items():
-        path = Path(folder)/name
-        if not path.is_file(): raise FileNotFoundError(f"file ({name}) of the diffusion model of digits must be in pe_nb/generators/digits_unet: install pe_nb again")
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest: raise ValueError(f"file ({name}) of the diffusion model of digits must be as it was shipped, but its SHA-256 differs: install pe_nb again")
+    check_shipped(folder, SHA256, 'the diffusion model of digits', 'pe_nb/generators/digits_unet')
 
 @lru_cache(1)
 def digits_diffusion() -> str:  # Folder, for `Diffusion(digits_diffusion(), ...)`

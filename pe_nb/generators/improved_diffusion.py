@@ -7,11 +7,11 @@ __all__ = ['ADDRESS', 'RES', 'OUTER', 'need', 'levels_of', 'attention_at', 'arch
            'set_heads', 'convert', 'checked', 'load_improved', 'save_folder']
 
 # %% ../../nbs/generators/13a_improved_diffusion.ipynb #3a9a0aed
-import hashlib
 import json
 import os
 import uuid
 from pathlib import Path
+from ..hub import file_sha256
 
 # %% ../../nbs/generators/13a_improved_diffusion.ipynb #1ea0d76e
 ADDRESS = 'https://openaipublic.blob.core.windows.net/diffusion/march-2021/imagenet64_cond_270M_250K.pt'
@@ -148,10 +148,7 @@ def checked(path, sha256=None) -> Path:
     path = Path(path).expanduser()
     if not path.is_file(): raise FileNotFoundError(f"checkpoint ({path.name}) must be a file that exists; the published model of ImageNet 64 x 64 is at {ADDRESS}")
     if sha256 is None: return path
-    h = hashlib.sha256()
-    with open(path, 'rb') as f:
-        while part := f.read(1 << 20): h.update(part)
-    if h.hexdigest() != str(sha256).lower(): raise ValueError(f"sha256 of {path.name} ({h.hexdigest()}) must be {sha256}: the file is damaged, or another one")
+    if (have := file_sha256(path)) != str(sha256).lower(): raise ValueError(f"sha256 of {path.name} ({have}) must be {sha256}: the file is damaged, or another one")
     return path
 
 def load_improved(

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..llms.chat import FINAL, REASONS, Request
 from ..llms.endpoints import Retry
-from ..records import Records
+from ..records import Records, check_image_parents
 from ..texts import TEXT, check_label_names, check_labels, frozen, text_array
 from .image_client import FILTERS, ImageClient, digest_of, fitted
 from .image_costs import ImageCosts, image_costs
@@ -190,10 +190,7 @@ OpenAIImages.random = random
 # %% ../../nbs/generators/15_openai_images.ipynb #cfbed3c2
 def check_parents(self, parents):
     "Raise ValueError unless these are records that `vary` can take."
-    if not isinstance(parents, Records) or parents.kind != 'image': raise ValueError("parents must be Records of images")
-    if parents.label_names != self.label_names: raise ValueError(f"label_names of the parents ({parents.label_names}) must be {self.label_names}")
-    want = (*self.size, self.channels)
-    if parents.data.shape[1:] != want: raise ValueError(f"parents ({'x'.join(map(str, parents.data.shape[1:]))}) must be {'x'.join(map(str, want))}, height, width and channels")
+    check_image_parents(parents, self.label_names, (*self.size, self.channels))
     p = parents.extra.get('prompt')
     if p is None or p.dtype != TEXT: raise ValueError(f"extra of the parents ({sorted(parents.extra)}) must have a 'prompt' of each, as the random API makes it")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..records import Records
+from ..records import Records, check_image_parents
 from ..texts import check_label_names, check_labels, text_array
 from .image_pipelines import open_pipeline, pair, pipeline_digest, quiet
 
@@ -325,13 +325,10 @@ TextToImage.plan, TextToImage.check, TextToImage.random, TextToImage.vary = plan
 # %% ../../nbs/generators/14_text_to_image.ipynb #c921710f
 def check_parents(self, parents):
     "The images of parents that `vary` can take, or ValueError."
-    if not isinstance(parents, Records) or parents.kind != 'image': raise ValueError("parents must be Records of images")
-    if parents.label_names != self.label_names: raise ValueError(f"label_names of the parents ({parents.label_names}) must be {self.label_names}")
-    data, want = parents.data, (*self.out, 3)
-    if data.shape[1:] != want: raise ValueError(f"parents ({'x'.join(map(str, data.shape[1:]))}) must be {'x'.join(map(str, want))}: height, width and three colours")
+    check_image_parents(parents, self.label_names, (*self.out, 3), 'height, width and three colours')
     if set(parents.extra) != {'prompt'}: raise ValueError(f"extra of the parents ({sorted(parents.extra)}) must be ['prompt'], as the random API makes it")
     if parents.extra['prompt'].dtype.kind != 'T' or not all(p.strip() for p in parents.extra['prompt'].tolist()): raise ValueError("prompt of the parents must be texts, none of them empty")
-    return data
+    return parents.data
 
 TextToImage.check_parents = check_parents
 

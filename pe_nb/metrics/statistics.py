@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from .frechet import Metric, check_features, distance, factor_of_cov, factor_of_features
+from ..hub import check_sha256
 
 # %% ../../nbs/metrics/40b_statistics.ipynb #14dee1f0
 ADDRESS = 'https://www.cs.cmu.edu/~clean-fid/stats/'
@@ -141,7 +142,7 @@ def read_arrays(
 ):                        # dict: name -> array
     "The arrays of a file. ValueError for another hash, too large a file, and everything that is no plain npz."
     path = Path(path)
-    if sha256 is not None and not re.fullmatch('[0-9a-fA-F]{64}', str(sha256)): raise ValueError(f"sha256 ({sha256!r}) must be 64 hexadecimal digits")
+    if sha256 is not None: check_sha256(sha256)
     with open(path, 'rb') as f:
         h = digest()
         while sha256 is not None and (block := f.read(1 << 20)): h.update(block)
