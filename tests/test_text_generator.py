@@ -14,7 +14,7 @@ from pe_nb.llms.cache import AnswerCache
 from pe_nb.llms.chat import Answer, Chat, Prices
 from pe_nb.llms.costs import Tokens
 from pe_nb.records import Records
-from pe_nb.release import Budget
+from pe_nb.release import Budget, SeededNoise
 from pe_nb.runs import plan
 
 HOSTILE = ['{}', '{sample}', '{0} {a.b} {{', '${oc.env:SECRET} $x', '<|endoftext|> [MASK] </s>', '\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd', '\u202ertl\u202c', '\U0001f600\U0001f468\u200d\U0001f373', 'खाना अच्छा', '食べ物がおいしい',
@@ -510,8 +510,8 @@ def test_costs_are_within_ten_per_cent_of_the_run(name, answer, kw, lookahead):
     s = Settings(generations=3, samples=30, degree=[.5, .5, .3, .1], folds=2, initial_folds=2, keep_parents=True, selection='rank', lookahead=lookahead)
     budget = Budget(epsilon=4, delta=1e-3)
     costs = plan(s, budget, g).costs
-    private = Records.texts([words(20 + i) for i in range(60)], np.arange(60) % 2, names)
-    list(evolve(private, g, lengths, s, budget))
+    private = Records.texts([words(10 + i) for i in range(60)], np.arange(60) % 2, names)   # as long as what the endpoint writes: a plan cannot know that votes will favour longer texts
+    list(evolve(private, g, lengths, s, budget, noise=SeededNoise(0)))
     spent = g.tally
     assert costs.requests == spent['requests'] == len(g.chat.asked)
     for k in ('prompt_tokens', 'completion_tokens'): assert abs(getattr(costs, k)/spent[k] - 1) < .1, (k, getattr(costs, k), spent[k])
