@@ -36,21 +36,22 @@ def not_here(
     "The error for a model that could not be had."
     return ModelMissing(f"model ({repo!r}) must be on this machine. With a network it is downloaded on first use ({why}). Without one: `hf download {repo} --local-dir FOLDER` elsewhere, copy FOLDER here, and give its path as model{more}")
 
-# %% ../nbs/00h_hub.ipynb #20cb1718
+# %% ../nbs/00h_hub.ipynb #b7ca5244
 def here_or_downloaded(
     get,      # function: True (this machine alone) or False -> what is wanted; raises where it cannot be had
     repo,     # Name on the hub
     more='',  # As for `not_here`
 ):            # What `get` gives
     "From this machine, or after a download if that is allowed. Raises ModelMissing."
-    why = 'HF_HUB_OFFLINE is set, so it was not tried'
+    why, cause = 'HF_HUB_OFFLINE is set, so it was not tried', None
     for local in (True, False):
         if not local and offline(): break
         try: return get(local)
-        except Exception as e: why = why if offline() else f'that failed: {type(e).__name__}'  # of the network, the hub, the disk, or a licence that was not accepted
-    raise not_here(repo, why, more)
+        except Exception as e: cause = e  # of the network, the hub, the disk, or a licence that was not accepted
+    if not offline(): why = f'that failed: {type(cause).__name__}'
+    raise not_here(repo, why, more) from cause
 
-# %% ../nbs/00h_hub.ipynb #d73fc08a
+# %% ../nbs/00h_hub.ipynb #62d2c48f
 def check_sha256(sha256) -> str:
     "64 hex digits in lower case, or ValueError."
     if not isinstance(sha256, str) or not re.fullmatch('[0-9a-fA-F]{64}', sha256):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from pe_nb.metrics.downstream import scores, train_on_synthetic
-from pe_nb.metrics.frechet import Metric, factor_of_cov, factor_of_features, frechet, frechet_moments, frechet_records, sum_singular
+from pe_nb.metrics.frechet import Metric, factor_of_cov, factor_of_features, frechet, frechet_moments, frechet_records, pivoted, sum_singular
 from pe_nb.records import Records
 
 rng = lambda s=0: np.random.default_rng(s)
@@ -60,6 +60,20 @@ def test_factors():
     for f in (factor_of_features(x)[1], factor_of_cov(np.cov(x.T))): assert np.allclose(f.T @ f, np.cov(x.T))
     z = np.zeros((4, 4)); z[0, 0] = 2
     assert np.allclose(factor_of_cov(z).T @ factor_of_cov(z), z) and frechet_moments(np.zeros(4), z, np.zeros(4), z) == 0
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32), st.integers(1, 30), st.integers(0, 30), st.sampled_from([1e-9, 1., 1e9]), st.floats(0, 5))
+def test_pivots(seed, d, rank, size, decades):
+    "As many rows as the rank, and exact to rounding; nothing for a matrix with a negative eigenvalue."
+    g, rank = rng(seed), min(rank, d)
+    x = g.normal(size=(rank, d))*size*10.**-g.uniform(0, decades, d)
+    cov = x.T @ x
+    f = pivoted(cov)
+    assert f.shape[1] == d and len(f) <= rank and np.abs(f.T @ f - cov).max() <= 4*d*np.finfo(float).eps*max(cov.diagonal(), default=0)
+    assert np.linalg.matrix_rank(cov) <= len(f) or decades > 3
+    turned = np.linalg.qr(g.normal(size=(d, d)))[0]
+    assert pivoted(turned @ np.diag(np.r_[-.01, np.ones(d - 1)]) @ turned.T) is None
+    assert pivoted(-np.eye(d)) is None and pivoted(np.zeros((d, d))).shape == (0, d)
 
 @pytest.mark.parametrize('x', [np.zeros((1, 3)), np.zeros(3), np.zeros((3, 0)), np.full((3, 2), np.nan), np.full((3, 2), np.inf)])
 def test_bad_features(x):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ADDRESS', 'SHA256', 'FILE', 'find_weights', 'open_inception', 'Inception']
 
-# %% ../../nbs/embeddings/30a_inception.ipynb #8534d42e
+# %% ../../nbs/embeddings/30a_inception.ipynb #5b07c5b6
 import importlib.util
 import os
 import shutil
@@ -19,7 +19,7 @@ from .resizing import Preparation
 from .vision import VisionEmbedding
 from ..hub import ModelMissing, check_sha256, file_sha256
 
-# %% ../../nbs/embeddings/30a_inception.ipynb #c264cfe2
+# %% ../../nbs/embeddings/30a_inception.ipynb #f4fa3856
 ADDRESS = 'https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt'
 SHA256 = 'f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4'  # as k-diffusion and others have it; 95,607,719 bytes
 FILE = 'inception-2015-12-05.pt'
@@ -35,8 +35,6 @@ def find_weights(
     where = f"{str(weights)!r} must be that file, or a folder that holds it" if weights else f"put it into {folder}, or give its path as weights"
     raise ModelMissing(f"Inception needs the file {FILE} (96 MB) from {ADDRESS}, with the SHA-256 {SHA256}: {where}. "
                        "pe_nb.data.files.fetch(ADDRESS, SHA256), with both from pe_nb.embeddings.inception, downloads it and gives its path")
-
-
 
 # %% ../../nbs/embeddings/30a_inception.ipynb #b17b9a2d
 _ONE = threading.Lock()  # filters of warnings are one for all threads
@@ -55,7 +53,7 @@ def open_inception(
         except (RuntimeError, AttributeError) as e:
             raise ValueError(f"weights ({path.name}) must be the TorchScript file of Inception v3: {type(e).__name__}") from None
 
-# %% ../../nbs/embeddings/30a_inception.ipynb #259d0b39
+# %% ../../nbs/embeddings/30a_inception.ipynb #5e73502c
 class Inception(VisionEmbedding):
     "Inception v3 as in paper 1: to `res` pixels and rounded, to 299 without rounding, then 2,048 numbers, the last average pooling."
     def __init__(self,

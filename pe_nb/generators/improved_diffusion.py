@@ -6,11 +6,12 @@
 __all__ = ['ADDRESS', 'RES', 'OUTER', 'need', 'levels_of', 'attention_at', 'architecture', 'places', 'split_attention', 'renamed',
            'set_heads', 'convert', 'checked', 'load_improved', 'save_folder']
 
-# %% ../../nbs/generators/13a_improved_diffusion.ipynb #3a9a0aed
+# %% ../../nbs/generators/13a_improved_diffusion.ipynb #a8cd52c8
 import json
 import os
 import uuid
 from pathlib import Path
+
 from ..hub import file_sha256
 
 # %% ../../nbs/generators/13a_improved_diffusion.ipynb #1ea0d76e
@@ -142,7 +143,7 @@ def convert(
     except RuntimeError as e: raise ValueError(f"checkpoint must fit the network: {e}") from None
     return set_heads(unet, heads).eval().requires_grad_(False)
 
-# %% ../../nbs/generators/13a_improved_diffusion.ipynb #bfd4f4aa
+# %% ../../nbs/generators/13a_improved_diffusion.ipynb #e9bd1007
 def checked(path, sha256=None) -> Path:
     "The path of a checkpoint, if it exists and hashes to what is wanted. Raises FileNotFoundError, ValueError."
     path = Path(path).expanduser()
