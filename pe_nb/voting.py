@@ -157,7 +157,7 @@ def _search(x, s, rows, own, out, k, metric, threads, budget, pool, tiers, tally
             tally[f'{dtype} proof'] = tally.get(f'{dtype} proof', 0) + n - len(rows) - ruled
             tally[f'{dtype} rule'] = tally.get(f'{dtype} rule', 0) + ruled
 
-# %% ../nbs/03_voting.ipynb #50063890
+# %% ../nbs/03_voting.ipynb #394f0f51
 def _embeddings(name, a, finite=True):
     "`a` as a 2-D float array, without a copy of the whole; and is it finite?"
     a = np.asarray(a)
@@ -285,7 +285,7 @@ def vote_labels(
     if len(labels) and not (0 <= labels.min() and labels.max() < L): raise ValueError(f"labels must lie between 0 and L - 1 ({L - 1})")
     return _counted(labels[:, None], None if clients is None else _ids('clients', clients, len(labels), 'labels'), L, 1)
 
-# %% ../nbs/03_voting.ipynb #7307ea68
+# %% ../nbs/03_voting.ipynb #54f9b233
 def lookahead_embedding(
     variations,                    # L arrays (m, d): embeddings of the variations, one array for each lookahead
     original:np.ndarray|None=None, # (m, d), embeddings of the records themselves, to be part of the mean
@@ -300,6 +300,6 @@ def lookahead_embedding(
             with np.errstate(invalid='ignore'): total += a
         a, count = None, count + 1  # not held while the next is made
     if not count: raise ValueError("variations (0 arrays) must hold at least one array when there is no original")
-    mean = np.divide(total, count, out=total).astype(np.float32)
+    mean = np.divide(total, count, out=np.empty(total.shape, np.float32), casting='same_kind')
     if not np.isfinite(mean).all(): raise ValueError("variations must be finite in float32")
     return mean

@@ -118,7 +118,7 @@ def main():
             rows.append(distance(kind, d, a.rounds, a.skip_sqrtm))
             print(json.dumps(rows[-1]), flush=True)
     print(table(['covariances', 'd', 'frechet_moments', 'sqrtm', 'eigh', 'off from sqrtm', 'off from eigh', 'off from the truth'], map(line, rows)), flush=True)
-    many = []
+    many = json.loads((HERE/'results.json').read_text())['sets'] if a.skip_sets and (HERE/'results.json').exists() else []   # those of before are kept
     if not a.skip_sets:
         for what, d in [('manifold', 512), ('sklearn', 512), ('manifold', 2048), ('sklearn', 2048), ('kernel', 2048), ('kernel subsets', 2048)]:
             many.append(sets(what, 10_000, d))
