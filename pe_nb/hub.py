@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['ModelMissing', 'is_path', 'offline', 'not_here', 'here_or_downloaded', 'check_sha256', 'file_sha256', 'quiet']
 
-# %% ../nbs/00h_hub.ipynb #23c584a8
+# %% ../nbs/00h_hub.ipynb #567ea8fd
 import hashlib
+import importlib
 import os
 import re
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,15 +67,26 @@ def file_sha256(path) -> str:
         while block := f.read(1 << 20): h.update(block)
     return h.hexdigest()
 
-# %% ../nbs/00h_hub.ipynb #66926d91
+# %% ../nbs/00h_hub.ipynb #e8ac71a8
 @contextmanager
-def quiet():
-    "Transformers says nothing but errors, and shows no progress bars; afterwards as before."
-    from transformers.utils import logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try: yield
+def quiet(
+    *libraries,    # 'transformers', 'diffusers'; none: transformers
+    level='ERROR', # What is still said: 'ERROR', 'CRITICAL'
+):
+    "Libraries say nothing below `level`, and show no progress bars; afterwards all is as it was."
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+    logs = [importlib.import_module(f'{name}.utils.logging') for name in libraries or ('transformers',)]
+    before = [(m, m.get_verbosity(), m.is_progress_bar_enabled()) for m in logs]
+    hub = are_progress_bars_disabled()  # transformers' switch turns this one as well
+    try:
+        for m, _, bars in before:
+            m.set_verbosity(getattr(m, level))
+            if bars: m.disable_progress_bar()
+        yield
     finally:
-        logging.set_verbosity(level)
-        if bars: logging.enable_progress_bar()
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # an environment variable may forbid the bars: then they stay off
+            for m, was, bars in before:
+                m.set_verbosity(was)
+                if bars: m.enable_progress_bar()
+            if hub: disable_progress_bars()

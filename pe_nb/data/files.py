@@ -6,7 +6,7 @@
 __all__ = ['cache_folder', 'check_file', 'DownloadError', 'Passing', 'Final', 'opener', 'checked_start', 'receive', 'fetch',
            'download', 'claim']
 
-# %% ../../nbs/data/49_files.ipynb #4f122014
+# %% ../../nbs/data/49_files.ipynb #16e813ff
 import http.client
 import os
 import re
@@ -17,6 +17,7 @@ import urllib.request
 import uuid
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
 from ..hub import check_sha256, file_sha256
 
 # %% ../../nbs/data/49_files.ipynb #40dcb365
@@ -32,7 +33,7 @@ def cache_folder(
     xdg = Path(env.get('XDG_CACHE_HOME') or '')
     return (xdg if xdg.is_absolute() else home/'.cache')/'pe_nb'
 
-# %% ../../nbs/data/49_files.ipynb #0ced88da
+# %% ../../nbs/data/49_files.ipynb #f3a4a909
 def check_file(
     path,    # A file that somebody else put there
     sha256,  # What it must hash to

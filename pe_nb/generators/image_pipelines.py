@@ -7,42 +7,23 @@ __all__ = ['SETTINGS', 'NOT_IN_ONE', 'NO_CHECKER', 'quiet', 'index_of', 'parts_o
            'kind_of', 'text_parts', 'networks', 'check_weights', 'settings_folder', 'checkerless', 'open_pipeline',
            'family', 'pair', 'plain', 'tensor_hash', 'pipeline_digest']
 
-# %% ../../nbs/generators/14a_image_pipelines.ipynb #fee797e7
+# %% ../../nbs/generators/14a_image_pipelines.ipynb #4f2ab3fd
 import copy
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import json
-import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
-from ..hub import ModelMissing, here_or_downloaded, is_path
+from ..hub import ModelMissing, here_or_downloaded, is_path, quiet as quiet_libraries
 from ..records import feed
 
-# %% ../../nbs/generators/14a_image_pipelines.ipynb #564200c1
-@contextmanager
+# %% ../../nbs/generators/14a_image_pipelines.ipynb #e9bad42d
 def quiet():
     "No bars and no log lines, but for critical ones, from diffusers and transformers; afterwards all is as it was."
-    from diffusers.utils import logging as d
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
-    from transformers.utils import logging as t
-    before = [(m, m.get_verbosity(), m.is_progress_bar_enabled()) for m in (d, t)]
-    hub = are_progress_bars_disabled()  # transformers' switch turns this one as well
-    try:
-        for m, _, bars in before:
-            m.set_verbosity(m.CRITICAL)
-            if bars: m.disable_progress_bar()
-        yield
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # an environment variable may forbid the bars: then they stay off
-            for m, level, bars in before:
-                m.set_verbosity(level)
-                if bars: m.enable_progress_bar()
-            if hub: disable_progress_bars()
+    return quiet_libraries('diffusers', 'transformers', level='CRITICAL')
 
 # %% ../../nbs/generators/14a_image_pipelines.ipynb #14408672
 def index_of(folder):
@@ -72,7 +53,7 @@ def whole_folder(
             raise ModelMissing(f"model ({folder.name!r}) must have the weights of its part {name!r}: {name}/*.safetensors, as in the original; if there are only files with fp16 in their names, variant 'fp16' takes them")
     return folder
 
-# %% ../../nbs/generators/14a_image_pipelines.ipynb #cc01d07b
+# %% ../../nbs/generators/14a_image_pipelines.ipynb #0d0e0186
 def hub_folder(
     repo,          # 'CompVis/stable-diffusion-v1-4'
     variant=None,  # 'fp16': the smaller files, where the model has them
@@ -127,7 +108,7 @@ def check_weights(pipe):
     lost = [f'{n}.{k}' for n, m in networks(pipe).items() for k, v in m.state_dict().items() if v.is_meta]
     if lost: raise ValueError(f"model must have all its weights, in memory; there is no {', '.join(lost[:3])}")
 
-# %% ../../nbs/generators/14a_image_pipelines.ipynb #c1ea4719
+# %% ../../nbs/generators/14a_image_pipelines.ipynb #d2215c83
 SETTINGS = ('*.json', '*.txt', '*.model')
 NOT_IN_ONE = ('safety_checker', 'feature_extractor', 'image_encoder')  # parts that a single file has not
 

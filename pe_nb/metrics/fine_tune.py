@@ -7,7 +7,7 @@ __all__ = ['check_whole', 'check_texts', 'check_training', 'device_of', 'check_f
            'tokenizer_of', 'encoded', 'length_batches', 'padded', 'lr_factor', 'adamw', 'one_epoch', 'train_epochs',
            'train_seed', 'Run', 'TextScores']
 
-# %% ../../nbs/metrics/45b_fine_tune.ipynb #2a122a8b
+# %% ../../nbs/metrics/45b_fine_tune.ipynb #8cb72426
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ def check_texts(labels=True, **sets):
         if labels and r.label_names != sets[first].label_names:
             raise ValueError(f"label_names of {name} ({r.label_names}) must be those of {first} ({sets[first].label_names}), in the same order")
 
-# %% ../../nbs/metrics/45b_fine_tune.ipynb #0250d8f2
+# %% ../../nbs/metrics/45b_fine_tune.ipynb #15ba6b49
 def check_training(*, seeds, epochs, lr, batch, max_tokens, weight_decay, warmup, dtype, progress):
     "Settings of a training, or ValueError that names the wrong one."
     for name, value, least in (('epochs', epochs, 1), ('batch', batch, 1), ('max_tokens', max_tokens, 3)): check_whole(name, value, least)
@@ -67,7 +67,7 @@ def check_fits(model, tokenizer, ids, max_tokens):
     size = model.get_input_embeddings().num_embeddings
     if max(i.max() for i in ids) >= size: raise ValueError(f"tokenizer ({len(tokenizer)} tokens) must be the model's: the model knows {size} tokens")
 
-# %% ../../nbs/metrics/45b_fine_tune.ipynb #ec4f5e0c
+# %% ../../nbs/metrics/45b_fine_tune.ipynb #1dc76d82
 def packages():
     "(torch, transformers), or ImportError that names the extra."
     try:
@@ -75,7 +75,6 @@ def packages():
         import transformers
     except ImportError as e: raise ImportError("fine-tuning needs torch and transformers: pip install 'pe_nb[text]'") from e
     return torch, transformers
-
 
 @contextmanager
 def seeded(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Metric', 'check_features', 'factor_of_features', 'factor_of_cov', 'pivoted', 'sum_of_roots', 'sum_singular',
-           'few_directions', 'sum_of_covs', 'squared', 'distance', 'frechet', 'frechet_moments', 'frechet_records']
+           'sum_of_covs', 'squared', 'distance', 'frechet', 'frechet_moments', 'frechet_records']
 
 # %% ../../nbs/metrics/40_frechet.ipynb #3902748e
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class Metric:
         if self.error is not None: spread += f', standard error {self.error:.2g}'
         return f"{self.name} {self.value:.4g}{spread}{' (from private data: not for release)' if self.private else ''}"
 
-# %% ../../nbs/metrics/40_frechet.ipynb #ced8cf0f
+# %% ../../nbs/metrics/40_frechet.ipynb #7b70f51a
 def check_features(
     x, # (n, d) numbers, n at least 2
 ): # float64 (n, d)
@@ -51,8 +51,9 @@ def factor_of_cov(
     cov, # float64 (d, d), symmetric, no eigenvalue truly negative
 ): # (r, d), r at most d: F with F'F = cov
     "Cholesky factor; where the matrix is singular to rounding, one with pivots, or its eigenvectors, scaled, without those of eigenvalues that are rounding."
-    try: return np.linalg.cholesky(cov).T
-    except np.linalg.LinAlgError: f = pivoted(cov)
+    from scipy.linalg import lapack
+    low, bad = lapack.dpotrf(cov.T, lower=1)
+    f = pivoted(cov) if bad else low.T
     if f is not None: return f
     values, vectors = np.linalg.eigh(cov)
     if values[0] < -1e-6*max(values[-1], 0) - 1e-12: raise ValueError("cov must have no negative eigenvalue")
@@ -93,18 +94,7 @@ def sum_singular(
     out = sum_of_roots(eigvalsh(m @ m.T), rest) if quick and len(m) > 256 else None
     return float(svdvals(m).sum()) if out is None else out
 
-# %% ../../nbs/metrics/40_frechet.ipynb #8ccb9f1c
-def few_directions(
-    f,       # (r, d), r below d: f'f is one covariance
-    cov,     # float64 (d, d): the other
-    rest=0., # see `sum_singular`
-):           # float, or None
-    "The same sum from r eigenvalues, those of f cov f'; None where they are not good enough, or `cov` may have a negative one."
-    from scipy.linalg import eigvalsh, lapack
-    lifted = cov + 1e-6*cov.diagonal().max()*np.eye(len(cov))
-    if len(f) == len(cov) or not len(f) or lapack.dpotrf(lifted, lower=1, overwrite_a=1)[1]: return None
-    return sum_of_roots(eigvalsh(f @ cov @ f.T, check_finite=False), rest)
-
+# %% ../../nbs/metrics/40_frechet.ipynb #e4812c27
 def sum_of_covs(
     cov1,    # float64 (d, d), symmetric
     cov2,    # float64 (d, d), symmetric
@@ -113,15 +103,12 @@ def sum_of_covs(
     "The same sum from covariances: with cov2 = LL' the squares are the eigenvalues of L'cov1 L. ValueError for a negative one."
     from scipy.linalg import eigvalsh, lapack
     low, bad = lapack.dpotrf(cov2.T, lower=1) if len(cov2) > 256 else (None, 1)
-    out = None
     if not bad:
         square, _ = lapack.dsygst(cov1.T, low, itype=2, lower=1)
-        out = sum_of_roots(eigvalsh(square, lower=True, check_finite=False), rest)  # all positive: then cov1 has no others
-    f1, f2 = (None, factor_of_cov(cov2)) if out is None else (None, None)
-    if out is None: out = few_directions(f2, cov1, rest)
-    if out is None: f1 = factor_of_cov(cov1)
-    if out is None: out = few_directions(f1, cov2, rest)
-    return sum_singular(f1 @ f2.T, rest, quick=bool(bad)) if out is None else out
+        out = sum_of_roots(eigvalsh(square, lower=True, check_finite=False), rest)
+        if out is not None: return out                       # all eigenvalues positive: then cov1 has no others
+    m = factor_of_cov(cov1) @ factor_of_cov(cov2).T
+    return sum_singular(m, rest, quick=bool(bad) or min(m.shape) < len(cov1))  # of full rank: the eigenvalues are known not to do
 
 # %% ../../nbs/metrics/40_frechet.ipynb #801da249
 def squared(

@@ -47,10 +47,11 @@ def cross_sums(
         a[lo:lo + step], b = k.sum(1), b + k.sum(0)
     return a, b
 
-# %% ../../nbs/metrics/40a_kernel.ipynb #95bf56e6
+# %% ../../nbs/metrics/40a_kernel.ipynb #fed6eddd
 def _finite(values, x, y):
+    if np.isfinite(values).all(): return
     largest = max(np.abs(x).max(), np.abs(y).max())
-    if not np.isfinite(values).all(): raise ValueError(f"features (largest {largest:.3g}) must have a kernel that is a number")
+    raise ValueError(f"features (largest {largest:.3g}) must have a kernel that is a number")
 
 def unbiased(
     x,  # float64 (n, d), n at least 2
