@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['ModelMissing', 'is_path', 'offline', 'not_here', 'here_or_downloaded', 'check_sha256', 'file_sha256', 'quiet']
 
-# %% ../nbs/00h_hub.ipynb #567ea8fd
+# %% ../nbs/00h_hub.ipynb #482b7b9c
 import hashlib
-import importlib
 import os
 import re
 import warnings
@@ -67,16 +66,16 @@ def file_sha256(path) -> str:
         while block := f.read(1 << 20): h.update(block)
     return h.hexdigest()
 
-# %% ../nbs/00h_hub.ipynb #e8ac71a8
+# %% ../nbs/00h_hub.ipynb #5cedf1c0
 @contextmanager
 def quiet(
-    *libraries,    # 'transformers', 'diffusers'; none: transformers
+    *logs,         # Modules of Hugging Face's kind, such as diffusers.utils.logging; none: that of transformers
     level='ERROR', # What is still said: 'ERROR', 'CRITICAL'
 ):
     "Libraries say nothing below `level`, and show no progress bars; afterwards all is as it was."
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
-    logs = [importlib.import_module(f'{name}.utils.logging') for name in libraries or ('transformers',)]
-    before = [(m, m.get_verbosity(), m.is_progress_bar_enabled()) for m in logs]
+    from transformers.utils import logging
+    before = [(m, m.get_verbosity(), m.is_progress_bar_enabled()) for m in logs or (logging,)]
     hub = are_progress_bars_disabled()  # transformers' switch turns this one as well
     try:
         for m, _, bars in before:

@@ -20,10 +20,12 @@ from pathlib import Path
 from ..hub import ModelMissing, here_or_downloaded, is_path, quiet as quiet_libraries
 from ..records import feed
 
-# %% ../../nbs/generators/14a_image_pipelines.ipynb #e9bad42d
+# %% ../../nbs/generators/14a_image_pipelines.ipynb #9d876f7f
 def quiet():
     "No bars and no log lines, but for critical ones, from diffusers and transformers; afterwards all is as it was."
-    return quiet_libraries('diffusers', 'transformers', level='CRITICAL')
+    from diffusers.utils import logging as d
+    from transformers.utils import logging as t
+    return quiet_libraries(d, t, level='CRITICAL')
 
 # %% ../../nbs/generators/14a_image_pipelines.ipynb #14408672
 def index_of(folder):
